@@ -1,0 +1,156 @@
+"""A node's settings: frozen, with units in the names, validated once, here.
+
+Where the values come from (flags over LATTICE_* variables over a TOML file over what the data directory
+knows) is the command line's business; this module only says what a valid configuration is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lattice_core.errors import ConfigurationError
+from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
+
+DEFAULT_CLIENT_ADDR = "127.0.0.1:7400"
+DEFAULT_PEER_ADDR = "127.0.0.1:7500"
+DEFAULT_DATA_DIR = "./lattice-data"
+DEFAULT_NAME = "n1"
+MAX_NAME_CHARS = 64
+
+
+def parse_addr(text: str, *, what: str = "address") -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPV6]:PORT`` as (host, port). Raises ConfigurationError with the text it got."""
+    host, separator, port_text = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigurationError(f"{what} {text!r} is ambiguous: write an IPv6 address as [ADDR]:PORT")
+    if not separator or not host or any(character.isspace() or character in "/,=@" for character in host):
+        raise ConfigurationError(f"{what} {text!r} is not HOST:PORT", hint="for example 127.0.0.1:7400")
+    if not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text) <= 65535:
+        raise ConfigurationError(f"{what} {text!r} has no valid port (1 to 65535)", hint="for example 127.0.0.1:7400")
+    return host, int(port_text)
+
+
+def validate_name(name: str) -> None:
+    """A member's name: 1 to 64 letters, digits, dots, dashes, underscores. Raises ConfigurationError."""
+    allowed = all(character.isascii() and (character.isalnum() or character in "._-") for character in name)
+    if not name or len(name) > MAX_NAME_CHARS or not allowed:
+        raise ConfigurationError(
+            f"member name {name!r} is not valid: 1 to {MAX_NAME_CHARS} letters, digits, dots, dashes or underscores"
+        )
+
+
+def parse_initial_cluster(text: str) -> dict[str, str]:
+    """``n1=H:P,n2=H:P`` as {name: peer address}, in the order given. Raises ConfigurationError."""
+    members: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, addr = part.strip().partition("=")
+        if not separator:
+            raise ConfigurationError(
+                f"--initial-cluster: {part.strip()!r} is not NAME=HOST:PORT",
+                hint="for example n1=127.0.0.1:7501",
+            )
+        validate_name(name)
+        parse_addr(addr, what=f"--initial-cluster: the peer address of {name}")
+        if name in members:
+            raise ConfigurationError(f"--initial-cluster names {name} twice: {members[name]} and {addr}")
+        if addr in members.values():
+            raise ConfigurationError(f"--initial-cluster uses the address {addr} twice")
+        members[name] = addr
+    return members
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything one node needs to know to start."""
+
+    name: str = DEFAULT_NAME
+    data_dir: str = DEFAULT_DATA_DIR
+    client_addr: str = DEFAULT_CLIENT_ADDR
+    peer_addr: str = DEFAULT_PEER_ADDR
+    initial_cluster: dict[str, str] = field(default_factory=dict)
+    """Name to peer address for a static bootstrap; empty: a cluster of this node alone."""
+
+    heartbeat_ms: int = 100
+    election_timeout_min_ms: int = 500
+    election_timeout_max_ms: int = 1000
+
+    segment_bytes: int = 16 << 20
+    """One preallocated file of the write-ahead log."""
+
+    max_pending_bytes: int = 64 << 20
+    """Client writes accepted and not yet answered; beyond it callers get RESOURCE_EXHAUSTED."""
+
+    max_entry_bytes: int = 2 << 20
+    """How much of what is waiting one log entry gathers. Bounds the time that one apply or append takes."""
+
+    max_value_bytes: int = 1 << 20
+    max_key_bytes: int = 4096
+
+    history_revisions: int = 10_000
+    history_bytes: int = 64 << 20
+    session_ttl_seconds: int = 3600
+    max_sessions: int = 100_000
+
+    drain_seconds: float = 5.0
+    """After SIGTERM: how long to wait for a successor and for requests under way."""
+
+    log_level: str = "info"
+    log_format: str = "text"
+
+    def validate(self) -> None:
+        """Raise ConfigurationError, one line, naming both values where two clash."""
+        validate_name(self.name)
+        client = parse_addr(self.client_addr, what="client address")
+        peer = parse_addr(self.peer_addr, what="peer address")
+        if client == peer:
+            raise ConfigurationError(
+                f"client and peer address are both {self.client_addr}: two listeners need two ports"
+            )
+        if self.initial_cluster:
+            known = self.initial_cluster.get(self.name)
+            if known is None:
+                raise ConfigurationError(
+                    f"--initial-cluster does not name this node: {self.name} is not among "
+                    f"{', '.join(self.initial_cluster)}"
+                )
+            if known != self.peer_addr:
+                raise ConfigurationError(
+                    f"--initial-cluster gives {self.name} the peer address {known}, --peer-addr says {self.peer_addr}"
+                )
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigurationError(f"log level {self.log_level!r} is not debug, info, warning or error")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError(f"log format {self.log_format!r} is not text or json")
+        for name, smallest in (
+            ("segment_bytes", 64 << 10),
+            ("max_pending_bytes", 1 << 20),
+            ("max_entry_bytes", 1 << 10),
+            ("max_value_bytes", 1),
+            ("max_key_bytes", 1),
+            ("history_revisions", 1),
+            ("history_bytes", 1 << 10),
+            ("session_ttl_seconds", 1),
+            ("max_sessions", 1),
+        ):
+            if getattr(self, name) < smallest:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
+        if self.max_value_bytes + self.max_key_bytes > self.max_pending_bytes:
+            raise ConfigurationError(
+                f"max_value_bytes ({self.max_value_bytes}) does not fit in max_pending_bytes ({self.max_pending_bytes})"
+            )
+        if self.drain_seconds < 0:
+            raise ConfigurationError(f"drain_seconds is {self.drain_seconds}, must not be negative")
+        try:
+            self.raft().validate()
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+
+    def raft(self) -> RaftConfig:
+        """The core's part of the settings."""
+        return RaftConfig(
+            heartbeat_interval_ns=self.heartbeat_ms * MILLISECOND_NS,
+            election_timeout_min_ns=self.election_timeout_min_ms * MILLISECOND_NS,
+            election_timeout_max_ns=self.election_timeout_max_ms * MILLISECOND_NS,
+        )

@@ -1,0 +1,1 @@
+"""Raft as a pure function of its inputs: see node.py for the core, ready.py for the contract with drivers."""

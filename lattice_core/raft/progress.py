@@ -1,0 +1,104 @@
+"""How far a leader knows one follower to be, and how much it may send it.
+
+Three states (after etcd's ``tracker/progress.go``):
+
+* PROBE: where the logs agree is not known. One AppendEntries at a time, paced by heartbeats when lost.
+* REPLICATE: they agree up to ``match_index``; entries are sent ahead of answers (pipelined), within a
+  window bounded in messages and bytes, so that a slow or dead peer costs bounded memory (SAFETY 15).
+* SNAPSHOT: what the follower needs is compacted; nothing is sent until the snapshot has arrived or failed.
+
+Invariants: match_index never decreases while this object lives (SAFETY 14); match_index < next_index;
+in PROBE and SNAPSHOT the window is empty.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+
+class ProgressState(enum.Enum):
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Progress:
+    """One follower or learner, as the leader of this term sees it."""
+
+    __slots__ = (
+        "_inflight",
+        "acked_round",
+        "inflight_bytes",
+        "last_ack_ns",
+        "last_heard_ns",
+        "match_index",
+        "next_index",
+        "pending_snapshot_index",
+        "probe_sent",
+        "sent_commit",
+        "state",
+    )
+
+    def __init__(self, next_index: int, now_ns: int) -> None:
+        self.state = ProgressState.PROBE
+        self.match_index = 0
+        self.next_index = next_index
+        self.probe_sent = False
+        self.pending_snapshot_index = 0
+        self.acked_round = 0
+        self.sent_commit = 0
+        # A new leader gives everyone one election timeout to answer before it counts them as gone.
+        self.last_heard_ns = now_ns
+        self.last_ack_ns = now_ns
+        self.inflight_bytes = 0
+        self._inflight: deque[tuple[int, int]] = deque()
+
+    @property
+    def inflight_count(self) -> int:
+        return len(self._inflight)
+
+    def window_is_full(self, max_appends: int, max_bytes: int) -> bool:
+        return len(self._inflight) >= max_appends or self.inflight_bytes >= max_bytes
+
+    def sent(self, last_index: int, size_bytes: int, now_ns: int) -> None:
+        """Entries up to ``last_index`` are on their way (REPLICATE)."""
+        if not self._inflight:
+            self.last_ack_ns = now_ns  # the wait for this answer begins now
+        self._inflight.append((last_index, size_bytes))
+        self.inflight_bytes += size_bytes
+        self.next_index = last_index + 1
+
+    def acknowledged(self, match_index: int, now_ns: int) -> bool:
+        """The follower has everything up to ``match_index`` durably; True if that is news."""
+        self.last_ack_ns = now_ns
+        while self._inflight and self._inflight[0][0] <= match_index:
+            self.inflight_bytes -= self._inflight.popleft()[1]
+        if self.next_index <= match_index:
+            self.next_index = match_index + 1
+        if match_index <= self.match_index:
+            return False
+        self.match_index = match_index
+        return True
+
+    def become_probe(self, next_index: int) -> None:
+        self.state = ProgressState.PROBE
+        self.next_index = max(next_index, self.match_index + 1)
+        self.probe_sent = False
+        self.pending_snapshot_index = 0
+        self._clear_window()
+
+    def become_replicate(self) -> None:
+        self.state = ProgressState.REPLICATE
+        self.next_index = self.match_index + 1
+        self.pending_snapshot_index = 0
+        self._clear_window()
+
+    def become_snapshot(self, snapshot_index: int) -> None:
+        self.state = ProgressState.SNAPSHOT
+        self.pending_snapshot_index = snapshot_index
+        self._clear_window()
+
+    def _clear_window(self) -> None:
+        self._inflight.clear()
+        self.inflight_bytes = 0

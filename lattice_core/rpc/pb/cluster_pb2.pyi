@@ -1,0 +1,69 @@
+from lattice_core.rpc.pb import raft_pb2 as _raft_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class NodeStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClusterStatusRequest(_message.Message):
+    __slots__ = ("timeout_seconds",)
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    timeout_seconds: float
+    def __init__(self, timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class MemberReport(_message.Message):
+    __slots__ = ("member", "reachable", "voter", "learner", "status", "client_addr", "unreachable_seconds")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    VOTER_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDR_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    member: _raft_pb2.Member
+    reachable: bool
+    voter: bool
+    learner: bool
+    status: _raft_pb2.MemberStatus
+    client_addr: str
+    unreachable_seconds: float
+    def __init__(self, member: _Optional[_Union[_raft_pb2.Member, _Mapping]] = ..., reachable: _Optional[bool] = ..., voter: _Optional[bool] = ..., learner: _Optional[bool] = ..., status: _Optional[_Union[_raft_pb2.MemberStatus, _Mapping]] = ..., client_addr: _Optional[str] = ..., unreachable_seconds: _Optional[float] = ...) -> None: ...
+
+class ClusterStatusResponse(_message.Message):
+    __slots__ = ("cluster_id", "leader_id", "term", "members", "configuration")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    leader_id: int
+    term: int
+    members: _containers.RepeatedCompositeFieldContainer[MemberReport]
+    configuration: _raft_pb2.Configuration
+    def __init__(self, cluster_id: _Optional[int] = ..., leader_id: _Optional[int] = ..., term: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberReport, _Mapping]]] = ..., configuration: _Optional[_Union[_raft_pb2.Configuration, _Mapping]] = ...) -> None: ...
+
+class TransferLeaderRequest(_message.Message):
+    __slots__ = ("target", "timeout_seconds")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    timeout_seconds: float
+    def __init__(self, target: _Optional[str] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class TransferLeaderResponse(_message.Message):
+    __slots__ = ("to", "term", "milliseconds")
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    term: int
+    milliseconds: float
+    def __init__(self, to: _Optional[str] = ..., term: _Optional[int] = ..., milliseconds: _Optional[float] = ..., **kwargs) -> None: ...

@@ -1,0 +1,300 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSISTENCY_UNSPECIFIED: _ClassVar[Consistency]
+    CONSISTENCY_LINEARIZABLE: _ClassVar[Consistency]
+    CONSISTENCY_LEASE: _ClassVar[Consistency]
+    CONSISTENCY_STALE: _ClassVar[Consistency]
+
+class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_CODE_UNSPECIFIED: _ClassVar[ErrorCode]
+    ERROR_CODE_NOT_LEADER: _ClassVar[ErrorCode]
+    ERROR_CODE_NO_LEADER: _ClassVar[ErrorCode]
+    ERROR_CODE_BUSY: _ClassVar[ErrorCode]
+    ERROR_CODE_INVALID: _ClassVar[ErrorCode]
+    ERROR_CODE_TOO_LARGE: _ClassVar[ErrorCode]
+    ERROR_CODE_SESSION_EXPIRED: _ClassVar[ErrorCode]
+    ERROR_CODE_STALE_SEQUENCE: _ClassVar[ErrorCode]
+    ERROR_CODE_COMPACTED: _ClassVar[ErrorCode]
+    ERROR_CODE_NOT_ALLOWED: _ClassVar[ErrorCode]
+    ERROR_CODE_OUTCOME_UNKNOWN: _ClassVar[ErrorCode]
+    ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
+CONSISTENCY_UNSPECIFIED: Consistency
+CONSISTENCY_LINEARIZABLE: Consistency
+CONSISTENCY_LEASE: Consistency
+CONSISTENCY_STALE: Consistency
+ERROR_CODE_UNSPECIFIED: ErrorCode
+ERROR_CODE_NOT_LEADER: ErrorCode
+ERROR_CODE_NO_LEADER: ErrorCode
+ERROR_CODE_BUSY: ErrorCode
+ERROR_CODE_INVALID: ErrorCode
+ERROR_CODE_TOO_LARGE: ErrorCode
+ERROR_CODE_SESSION_EXPIRED: ErrorCode
+ERROR_CODE_STALE_SEQUENCE: ErrorCode
+ERROR_CODE_COMPACTED: ErrorCode
+ERROR_CODE_NOT_ALLOWED: ErrorCode
+ERROR_CODE_OUTCOME_UNKNOWN: ErrorCode
+ERROR_CODE_SHUTTING_DOWN: ErrorCode
+
+class LeaderHint(_message.Message):
+    __slots__ = ("node_id", "name", "client_addr")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDR_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    name: str
+    client_addr: str
+    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ...) -> None: ...
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("code", "message", "leader", "limit", "actual", "compacted_revision")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ACTUAL_FIELD_NUMBER: _ClassVar[int]
+    COMPACTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    code: ErrorCode
+    message: str
+    leader: LeaderHint
+    limit: int
+    actual: int
+    compacted_revision: int
+    def __init__(self, code: _Optional[_Union[ErrorCode, str]] = ..., message: _Optional[str] = ..., leader: _Optional[_Union[LeaderHint, _Mapping]] = ..., limit: _Optional[int] = ..., actual: _Optional[int] = ..., compacted_revision: _Optional[int] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("request_id", "write", "read", "open", "close")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    write: WriteBatch
+    read: ReadBatch
+    open: OpenSessionRequest
+    close: CloseSessionRequest
+    def __init__(self, request_id: _Optional[int] = ..., write: _Optional[_Union[WriteBatch, _Mapping]] = ..., read: _Optional[_Union[ReadBatch, _Mapping]] = ..., open: _Optional[_Union[OpenSessionRequest, _Mapping]] = ..., close: _Optional[_Union[CloseSessionRequest, _Mapping]] = ...) -> None: ...
+
+class SessionResponse(_message.Message):
+    __slots__ = ("request_id", "write", "read", "open", "close", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    write: WriteResults
+    read: ReadResults
+    open: OpenSessionResponse
+    close: CloseSessionResponse
+    error: ErrorDetail
+    def __init__(self, request_id: _Optional[int] = ..., write: _Optional[_Union[WriteResults, _Mapping]] = ..., read: _Optional[_Union[ReadResults, _Mapping]] = ..., open: _Optional[_Union[OpenSessionResponse, _Mapping]] = ..., close: _Optional[_Union[CloseSessionResponse, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class WriteBatch(_message.Message):
+    __slots__ = ("session_id", "sequence", "acknowledged_below", "commands")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_BELOW_FIELD_NUMBER: _ClassVar[int]
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    sequence: int
+    acknowledged_below: int
+    commands: bytes
+    def __init__(self, session_id: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged_below: _Optional[int] = ..., commands: _Optional[bytes] = ...) -> None: ...
+
+class WriteResults(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: bytes
+    def __init__(self, results: _Optional[bytes] = ...) -> None: ...
+
+class ReadBatch(_message.Message):
+    __slots__ = ("consistency", "reads")
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    consistency: Consistency
+    reads: bytes
+    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., reads: _Optional[bytes] = ...) -> None: ...
+
+class ReadResults(_message.Message):
+    __slots__ = ("results", "revision", "stale_seconds")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    results: bytes
+    revision: int
+    stale_seconds: float
+    def __init__(self, results: _Optional[bytes] = ..., revision: _Optional[int] = ..., stale_seconds: _Optional[float] = ...) -> None: ...
+
+class OpenSessionRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OpenSessionResponse(_message.Message):
+    __slots__ = ("session_id", "leader")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    leader: LeaderHint
+    def __init__(self, session_id: _Optional[int] = ..., leader: _Optional[_Union[LeaderHint, _Mapping]] = ...) -> None: ...
+
+class CloseSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    def __init__(self, session_id: _Optional[int] = ...) -> None: ...
+
+class CloseSessionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class KeyValue(_message.Message):
+    __slots__ = ("key", "value", "create_revision", "mod_revision", "version", "lease")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CREATE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    MOD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., create_revision: _Optional[int] = ..., mod_revision: _Optional[int] = ..., version: _Optional[int] = ..., lease: _Optional[int] = ...) -> None: ...
+
+class RequestIdentity(_message.Message):
+    __slots__ = ("session_id", "sequence", "acknowledged_below")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_BELOW_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    sequence: int
+    acknowledged_below: int
+    def __init__(self, session_id: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged_below: _Optional[int] = ...) -> None: ...
+
+class PutRequest(_message.Message):
+    __slots__ = ("key", "value", "identity", "if_mod_revision")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    IF_MOD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    value: bytes
+    identity: RequestIdentity
+    if_mod_revision: int
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ..., if_mod_revision: _Optional[int] = ...) -> None: ...
+
+class PutResponse(_message.Message):
+    __slots__ = ("done", "revision")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    done: bool
+    revision: int
+    def __init__(self, done: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("key", "consistency", "revision")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    consistency: Consistency
+    revision: int
+    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetResponse(_message.Message):
+    __slots__ = ("revision", "found", "not_found")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    found: KeyValue
+    not_found: NotFound
+    def __init__(self, revision: _Optional[int] = ..., found: _Optional[_Union[KeyValue, _Mapping]] = ..., not_found: _Optional[_Union[NotFound, _Mapping]] = ...) -> None: ...
+
+class NotFound(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RangeRequest(_message.Message):
+    __slots__ = ("start", "end", "consistency", "revision", "limit", "keys_only", "count_only", "reverse")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_FIELD_NUMBER: _ClassVar[int]
+    start: bytes
+    end: bytes
+    consistency: Consistency
+    revision: int
+    limit: int
+    keys_only: bool
+    count_only: bool
+    reverse: bool
+    def __init__(self, start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., limit: _Optional[int] = ..., keys_only: _Optional[bool] = ..., count_only: _Optional[bool] = ..., reverse: _Optional[bool] = ...) -> None: ...
+
+class RangeResponse(_message.Message):
+    __slots__ = ("revision", "kvs", "more", "count")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    KVS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    kvs: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    more: bool
+    count: int
+    def __init__(self, revision: _Optional[int] = ..., kvs: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., more: _Optional[bool] = ..., count: _Optional[int] = ...) -> None: ...
+
+class DeleteRequest(_message.Message):
+    __slots__ = ("key", "range_end", "identity")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    range_end: bytes
+    identity: RequestIdentity
+    def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ...) -> None: ...
+
+class DeleteResponse(_message.Message):
+    __slots__ = ("deleted", "revision")
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    deleted: int
+    revision: int
+    def __init__(self, deleted: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class CompareAndSwapRequest(_message.Message):
+    __slots__ = ("key", "expected", "value", "identity")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    expected: bytes
+    value: bytes
+    identity: RequestIdentity
+    def __init__(self, key: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., value: _Optional[bytes] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ...) -> None: ...
+
+class CompareAndSwapResponse(_message.Message):
+    __slots__ = ("swapped", "revision")
+    SWAPPED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    swapped: bool
+    revision: int
+    def __init__(self, swapped: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,307 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Hello(_message.Message):
+    __slots__ = ("cluster_id", "node_id", "to", "name", "client_addr", "peer_addr", "version", "protocol", "incarnation", "known")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDR_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    node_id: int
+    to: int
+    name: str
+    client_addr: str
+    peer_addr: str
+    version: str
+    protocol: int
+    incarnation: int
+    known: _containers.RepeatedCompositeFieldContainer[Incarnation]
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., to: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., version: _Optional[str] = ..., protocol: _Optional[int] = ..., incarnation: _Optional[int] = ..., known: _Optional[_Iterable[_Union[Incarnation, _Mapping]]] = ...) -> None: ...
+
+class Incarnation(_message.Message):
+    __slots__ = ("node_id", "incarnation")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    incarnation: int
+    def __init__(self, node_id: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class Envelope(_message.Message):
+    __slots__ = ("hello", "messages")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("id", "name", "peer_addr")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    peer_addr: str
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_addr: _Optional[str] = ...) -> None: ...
+
+class Configuration(_message.Message):
+    __slots__ = ("members", "voters", "voters_outgoing", "learners")
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_OUTGOING_FIELD_NUMBER: _ClassVar[int]
+    LEARNERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    voters: _containers.RepeatedScalarFieldContainer[int]
+    voters_outgoing: _containers.RepeatedScalarFieldContainer[int]
+    learners: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., voters: _Optional[_Iterable[int]] = ..., voters_outgoing: _Optional[_Iterable[int]] = ..., learners: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class NoOp(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Entry(_message.Message):
+    __slots__ = ("index", "term", "no_op", "command", "configuration")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    NO_OP_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    term: int
+    no_op: NoOp
+    command: bytes
+    configuration: Configuration
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., no_op: _Optional[_Union[NoOp, _Mapping]] = ..., command: _Optional[bytes] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ...) -> None: ...
+
+class SnapshotMeta(_message.Message):
+    __slots__ = ("last_included_index", "last_included_term", "configuration")
+    LAST_INCLUDED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_INCLUDED_TERM_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    last_included_index: int
+    last_included_term: int
+    configuration: Configuration
+    def __init__(self, last_included_index: _Optional[int] = ..., last_included_term: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ...) -> None: ...
+
+class Message(_message.Message):
+    __slots__ = ("sender", "to", "term", "pre_vote_request", "pre_vote_response", "vote_request", "vote_response", "append_entries", "append_success", "append_conflict", "heartbeat", "heartbeat_response", "install_snapshot", "timeout_now", "read_index_request", "read_index_response")
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    PRE_VOTE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PRE_VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    VOTE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    APPEND_SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    APPEND_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    INSTALL_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NOW_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    sender: int
+    to: int
+    term: int
+    pre_vote_request: PreVoteRequest
+    pre_vote_response: PreVoteResponse
+    vote_request: VoteRequest
+    vote_response: VoteResponse
+    append_entries: AppendEntries
+    append_success: AppendSuccess
+    append_conflict: AppendConflict
+    heartbeat: Heartbeat
+    heartbeat_response: HeartbeatResponse
+    install_snapshot: InstallSnapshot
+    timeout_now: TimeoutNow
+    read_index_request: ReadIndexRequest
+    read_index_response: ReadIndexResponse
+    def __init__(self, sender: _Optional[int] = ..., to: _Optional[int] = ..., term: _Optional[int] = ..., pre_vote_request: _Optional[_Union[PreVoteRequest, _Mapping]] = ..., pre_vote_response: _Optional[_Union[PreVoteResponse, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_response: _Optional[_Union[VoteResponse, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_success: _Optional[_Union[AppendSuccess, _Mapping]] = ..., append_conflict: _Optional[_Union[AppendConflict, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_response: _Optional[_Union[HeartbeatResponse, _Mapping]] = ..., install_snapshot: _Optional[_Union[InstallSnapshot, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_response: _Optional[_Union[ReadIndexResponse, _Mapping]] = ...) -> None: ...
+
+class PreVoteRequest(_message.Message):
+    __slots__ = ("last_log_index", "last_log_term")
+    LAST_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    last_log_index: int
+    last_log_term: int
+    def __init__(self, last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ...) -> None: ...
+
+class PreVoteResponse(_message.Message):
+    __slots__ = ("granted",)
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    granted: bool
+    def __init__(self, granted: _Optional[bool] = ...) -> None: ...
+
+class VoteRequest(_message.Message):
+    __slots__ = ("last_log_index", "last_log_term", "leadership_transfer")
+    LAST_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    LEADERSHIP_TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    last_log_index: int
+    last_log_term: int
+    leadership_transfer: bool
+    def __init__(self, last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., leadership_transfer: _Optional[bool] = ...) -> None: ...
+
+class VoteResponse(_message.Message):
+    __slots__ = ("granted",)
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    granted: bool
+    def __init__(self, granted: _Optional[bool] = ...) -> None: ...
+
+class AppendEntries(_message.Message):
+    __slots__ = ("prev_log_index", "prev_log_term", "entries", "leader_commit", "round")
+    PREV_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PREV_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    LEADER_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    prev_log_index: int
+    prev_log_term: int
+    entries: _containers.RepeatedCompositeFieldContainer[Entry]
+    leader_commit: int
+    round: int
+    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., leader_commit: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+
+class AppendSuccess(_message.Message):
+    __slots__ = ("match_index", "round")
+    MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    match_index: int
+    round: int
+    def __init__(self, match_index: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+
+class AppendConflict(_message.Message):
+    __slots__ = ("rejected_index", "conflict_term", "conflict_index", "round")
+    REJECTED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONFLICT_TERM_FIELD_NUMBER: _ClassVar[int]
+    CONFLICT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    rejected_index: int
+    conflict_term: int
+    conflict_index: int
+    round: int
+    def __init__(self, rejected_index: _Optional[int] = ..., conflict_term: _Optional[int] = ..., conflict_index: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("commit", "round")
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    commit: int
+    round: int
+    def __init__(self, commit: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+
+class HeartbeatResponse(_message.Message):
+    __slots__ = ("round",)
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    def __init__(self, round: _Optional[int] = ...) -> None: ...
+
+class InstallSnapshot(_message.Message):
+    __slots__ = ("snapshot", "round")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotMeta
+    round: int
+    def __init__(self, snapshot: _Optional[_Union[SnapshotMeta, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+
+class TimeoutNow(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadIndexRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    def __init__(self, request_id: _Optional[int] = ...) -> None: ...
+
+class ReadIndexResponse(_message.Message):
+    __slots__ = ("request_id", "read_index")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    read_index: int
+    def __init__(self, request_id: _Optional[int] = ..., read_index: _Optional[int] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MemberStatus(_message.Message):
+    __slots__ = ("cluster_id", "node_id", "name", "client_addr", "peer_addr", "role", "voter", "term", "leader_id", "commit_index", "applied_index", "last_index", "snapshot_index", "version", "revision", "state_hash", "incarnation", "configuration", "configuration_index", "log_bytes", "keys", "sessions", "uptime_seconds", "progress")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDR_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    VOTER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    node_id: int
+    name: str
+    client_addr: str
+    peer_addr: str
+    role: str
+    voter: bool
+    term: int
+    leader_id: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    version: str
+    revision: int
+    state_hash: int
+    incarnation: int
+    configuration: Configuration
+    configuration_index: int
+    log_bytes: int
+    keys: int
+    sessions: int
+    uptime_seconds: float
+    progress: _containers.RepeatedCompositeFieldContainer[PeerProgress]
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ...) -> None: ...
+
+class PeerProgress(_message.Message):
+    __slots__ = ("node_id", "state", "match_index", "next_index", "seconds_since_heard")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_HEARD_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    state: str
+    match_index: int
+    next_index: int
+    seconds_since_heard: float
+    def __init__(self, node_id: _Optional[int] = ..., state: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., seconds_since_heard: _Optional[float] = ...) -> None: ...

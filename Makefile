@@ -1,0 +1,60 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+# The virtual environment lives in .venv and is made again only when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check unit cluster proto format sim bench clean completions
+
+help: ## What there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lattice needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Lattice into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.run
+	@echo "installing what the tests need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.run ## A real three-node cluster: elects, writes, loses its leader, carries on
+	@$(BIN)/lattice demo $(DEMO_ARGS)
+
+test: check unit cluster ## Everything CI runs: lint, types, import rules, tests
+
+check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code in step
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/generate_proto.py --check
+
+unit: $(VENV)/.dev ## Tests within one process, simulator's fixed set included
+	$(BIN)/python -m pytest -m "not cluster"
+
+cluster: $(VENV)/.dev ## Tests with real server processes on loopback
+	$(BIN)/python -m pytest -m cluster
+
+sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
+	$(BIN)/python tools/sim_campaign.py --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)
+
+bench: $(VENV)/.dev ## The figures of issue 2: puts a second, latency, fail-over
+	$(BIN)/python benchmarks/put_latency.py
+
+proto: $(VENV)/.dev ## Generate lattice_core/rpc/pb from proto/
+	$(BIN)/python tools/generate_proto.py
+
+completions: $(VENV)/.dev ## Generate completions/ from the commands
+	@for shell in bash zsh fish; do $(BIN)/lattice completion $$shell > completions/lattice.$$shell; done
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

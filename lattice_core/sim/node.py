@@ -1,0 +1,488 @@
+"""A simulated server: the real core, log and state machine, driven by the contract of ready.py.
+
+It does what :mod:`lattice_core.server` does with asyncio, threads and gRPC, on the world's time: gathers
+proposals, hands persists to a disk that is busy for a while, applies, answers reads and clients. A crash
+throws the object's volatile half away; :meth:`SimNode.start` builds it again from the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lattice_core.errors import Fatal, StorageDamaged, StorageFailed, UnknownCommand
+from lattice_core.kv import BatchStatus, ClientBatch, SessionLimits, StateMachine, encode_payload
+from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
+from lattice_core.raft.errors import Busy, NotLeader, Refused
+from lattice_core.raft.messages import Message, TimeoutNow, VoteResponse
+from lattice_core.raft.node import RaftNode
+from lattice_core.raft.ready import Persist, Ready, RoleChanged
+from lattice_core.raft.types import Entry, NodeId, Role, SnapshotMeta
+from lattice_core.sim.disk import SimFileSystem
+from lattice_core.sim.invariants import DurableLog, Violation
+from lattice_core.sim.plan import Clock
+from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.wal import Wal
+
+if TYPE_CHECKING:
+    from lattice_core.sim.world import World
+
+WAL_DIRECTORY = "/data/wal"
+CLUSTER_ID = 0x1A771CE
+GARBLED_VERSION = b"\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks of one node. ``reply`` is the client's method for the answer."""
+
+    client: int
+    attempt: int
+    kind: str
+    """open, write, read, lease or follower (a read, wherever it lands)."""
+    key: bytes = b""
+    batch: ClientBatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``status``: ok; retry (not applied, ask ``leader``); unknown (may be applied); expired."""
+
+    client: int
+    attempt: int
+    status: str
+    leader: NodeId | None = None
+    packed: bytes = b""
+    value: bytes | None = None
+
+
+class SimNode:
+    """One server of the world. ``raft`` is None while it is down."""
+
+    def __init__(self, world: World, node_id: NodeId, clock: Clock) -> None:
+        self.world = world
+        self.id = node_id
+        self.fs = SimFileSystem(world.stream(f"disk-{node_id}"))
+        self.disk_chance = world.stream(f"fsync-{node_id}")
+        self.core_chance = world.stream(f"core-{node_id}")
+        self._clock_offset_ns = clock.offset_ms * MILLISECOND_NS
+        self._clock_ppm = 1_000_000 + clock.drift_ppm
+        settings = world.plan.settings
+        self.config = RaftConfig(
+            heartbeat_interval_ns=settings.heartbeat_ms * MILLISECOND_NS,
+            election_timeout_min_ns=settings.election_min_ms * MILLISECOND_NS,
+            election_timeout_max_ns=settings.election_max_ms * MILLISECOND_NS,
+            max_append_bytes=settings.max_append_bytes,
+            max_inflight_appends=settings.max_inflight_appends,
+        )
+        self.raft: RaftNode | None = None
+        self.machine = StateMachine()
+        self.wal: Wal | None = None
+        self.disk = DurableLog()
+        world.invariants.disks[node_id] = self.disk
+        self.incarnation = 0
+        """Raised by every start and end, so that events of an earlier life find nobody."""
+        self.paused_until_ns = 0
+        self.flipped = False
+        """A bit of its log was flipped at rest: it must refuse to start."""
+        self.dead_for_good = False
+        self.garble_next = False
+        self.slow_disk = 1.0
+        self.crash_when: str | None = None
+        self._disk_queue: deque[Persist] = deque()
+        self._disk_busy = False
+        self._proposals: list[Request] = []
+        self._gathering = False
+        self._waiters: dict[int, tuple[int, list[Request]]] = {}
+        self._reads: dict[int, Request] = {}
+        self._next_read = 0
+        self._lease_reads: list[tuple[int, Request]] = []
+        self._timer_at_ns = -1
+        self._lead_since_ns = 0
+        self._lead_time_ms = 0
+        self._commit_seen = 0
+        self._match_seen: dict[NodeId, int] = {}
+        self._match_term = 0
+
+    # ---- clocks -------------------------------------------------------------------------------------
+
+    @property
+    def clock_ns(self) -> int:
+        """This node's monotonic clock."""
+        return self._clock_offset_ns + self.world.now_ns * self._clock_ppm // 1_000_000
+
+    def _world_time(self, clock_ns: int) -> int:
+        """When this node's clock will show ``clock_ns``."""
+        return -((self._clock_offset_ns - clock_ns) * 1_000_000 // self._clock_ppm)
+
+    # ---- life and death -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, or begin again from what the disk has. A damaged log must be refused (SAFETY 17)."""
+        world = self.world
+        if self.raft is not None or self.dead_for_good:
+            return
+        segment_bytes = world.plan.settings.segment_bytes
+        try:
+            if self.fs.exists(WAL_DIRECTORY) and self.fs.list_dir(WAL_DIRECTORY):
+                self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
+                state = recovery.state
+            else:
+                self.wal = Wal.create(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
+                state = None
+            if state is None or state.snapshot is None:
+                first = SnapshotMeta(0, 0, world.configuration)
+                self.wal.write([Persist(0, None, first, None, (), None, ())])
+                self.wal.sync()
+                self.wal.close()
+                self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
+                state = recovery.state
+        except DiskFull:
+            world.later(200 * MILLISECOND_NS, self._start_again, self.incarnation)
+            return
+        except StorageDamaged as error:
+            if not self.flipped:
+                raise Violation("recovery", f"n{self.id} refuses a log that nobody damaged: {error}") from error
+            self.dead_for_good = True
+            world.count("damage refused")
+            world.note(self.id, "refuses to start: its log is damaged")
+            return
+        except StorageFailed as error:
+            if not self.fs.dead:
+                raise Violation("recovery", f"n{self.id} cannot open its log: {error}") from error
+            world.process_failed(self, str(error))
+            return
+        self.flipped = False
+        world.invariants.recovered(self.id, state)
+        settings = world.plan.settings
+        self.incarnation += 1
+        self.machine = StateMachine(session_limits=SessionLimits(ttl_ms=settings.session_ttl_ms))
+        self.raft = RaftNode(self.id, self.config, state, self.core_chance, self.clock_ns)
+        self._commit_seen = 0
+        self._match_term = 0
+        self._disk_queue.clear()
+        self._disk_busy = False
+        self._proposals.clear()
+        self._gathering = False
+        self._waiters.clear()
+        self._reads.clear()
+        self._lease_reads.clear()
+        self._timer_at_ns = -1
+        self.garble_next = False
+        self.crash_when = None
+        world.note(self.id, "starts" if self.incarnation == 1 else "is back")
+        self.pump()
+
+    def _start_again(self, incarnation: int) -> None:
+        if incarnation == self.incarnation:
+            self.start()
+
+    def end(self, *, power_lost: bool) -> None:
+        """The process is gone; with ``power_lost`` so is what was not synced."""
+        if power_lost:
+            lost = self.fs.crash()
+            self.world.count("sectors or names lost", lost)
+        else:
+            self.fs.stop()
+        self.raft = None
+        self.wal = None
+        self.incarnation += 1
+        self.paused_until_ns = 0
+
+    # ---- the Ready loop -----------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Carry out everything the core wants; the whole contract of ready.py in one place."""
+        raft = self.raft
+        while raft is not None and raft.has_ready():
+            ready = raft.ready()
+            self._watch(raft, ready)
+            for message in ready.messages:
+                self._send(message)
+            if ready.persist is not None:
+                self._disk_queue.append(ready.persist)
+            if ready.committed:
+                self._apply(raft, ready.committed)
+                if self.raft is None:
+                    return  # it has halted
+            for read in ready.reads:
+                request = self._reads.pop(read.request_id, None)
+                if request is not None:
+                    self._answer_read(request)
+            for refused in ready.refused_reads:
+                request = self._reads.pop(refused.request_id, None)
+                if request is not None:
+                    self._answer(request, "retry", refused.leader_id)
+            if self._disk_queue and not self._disk_busy:
+                self._disk_begin()
+            raft = self.raft  # a crash may have been armed for just this moment
+        if raft is not None:
+            self._schedule_timer(raft)
+
+    def _watch(self, raft: RaftNode, ready: Ready) -> None:
+        """Let the invariants see what has changed."""
+        world = self.world
+        for event in ready.events:
+            if isinstance(event, RoleChanged):
+                world.role_changed(self, event)
+                if event.role is Role.LEADER and event.leader_id == self.id:
+                    world.invariants.leader_elected(self.id, event.term, raft.log.term_at)
+                    self._lead_since_ns = self.clock_ns
+                    self._lead_time_ms = self.machine.time_ms
+                elif self._waiters and not raft.is_leader:
+                    self._disappoint_waiters(raft.leader_id)
+        persist = ready.persist
+        if persist is not None and persist.entries:
+            first = persist.entries[0].index
+            previous = raft.log.term_at(first - 1)
+            # Entries handed over may already be truncated again in memory; then there is nothing to compare.
+            if previous is not None and raft.log.term_at(persist.entries[-1].index) == persist.entries[-1].term:
+                world.invariants.appended(self.id, persist.entries, previous)
+        commit = raft.log.commit_index
+        if commit < self._commit_seen:
+            raise Violation("commit-monotonic", f"n{self.id} went back from commit {self._commit_seen} to {commit}")
+        self._commit_seen = commit
+        progress = raft.progress
+        if progress:
+            if self._match_term != raft.term:
+                self._match_term, self._match_seen = raft.term, {}
+            seen = self._match_seen
+            for peer, one in progress.items():
+                if one.match_index < seen.get(peer, 0):
+                    raise Violation(
+                        "match-monotonic",
+                        f"n{self.id} lowered the match index of n{peer} from {seen[peer]} to {one.match_index}",
+                    )
+                seen[peer] = one.match_index
+        if raft.log.last_index > commit and raft.is_leader:
+            world.leader_appended(self)
+
+    def _send(self, message: Message) -> None:
+        if type(message) is VoteResponse and message.granted:
+            self.world.invariants.voted(self.id, message.term, message.to)
+            self.world.vote_given(self)
+        elif type(message) is TimeoutNow:
+            self.world.timeout_now_sent(self, message.to)
+        self.world.transmit(message)
+
+    def receive(self, message: Message) -> None:
+        raft = self.raft
+        assert raft is not None
+        try:
+            raft.step(message, self.clock_ns)
+        except Refused as error:
+            raise Violation("refused", f"n{self.id} refused {message}: {error}") from error
+        self.pump()
+
+    # ---- time ---------------------------------------------------------------------------------------
+
+    def _schedule_timer(self, raft: RaftNode) -> None:
+        wanted = max(self._world_time(raft.next_deadline_ns), self.world.now_ns)
+        if self._timer_at_ns < 0 or wanted < self._timer_at_ns:
+            self._timer_at_ns = wanted
+            self.world.at(wanted, self._on_timer, (self.incarnation, wanted))
+
+    def _on_timer(self, stamp: tuple[int, int]) -> None:
+        incarnation, wanted = stamp
+        if incarnation != self.incarnation or wanted != self._timer_at_ns:
+            return  # replaced by an earlier one, or of an earlier life
+        if self.paused_until_ns > self.world.now_ns:
+            self._timer_at_ns = self.paused_until_ns
+            self.world.at(self.paused_until_ns, self._on_timer, (incarnation, self.paused_until_ns))
+            return
+        raft = self.raft
+        assert raft is not None
+        self._timer_at_ns = -1
+        if self.clock_ns >= raft.next_deadline_ns:
+            raft.tick(self.clock_ns)
+        self.pump()
+
+    # ---- the disk -----------------------------------------------------------------------------------
+
+    def _disk_begin(self) -> None:
+        """Everything that waits goes out as one group; it is durable when the fsync is over."""
+        assert self.wal is not None
+        group = list(self._disk_queue)
+        work = [persist for persist in group if persist.needs_sync]
+        if work:
+            try:
+                self.wal.write(work)
+            except DiskFull:
+                # Nothing was written (SAFETY 19). It stays in the queue, unacknowledged, until there is room.
+                self._disk_busy = True
+                self.world.count("disk full")
+                self.world.later(100 * MILLISECOND_NS, self._disk_retry, self.incarnation)
+                return
+            except StorageFailed as error:
+                self.world.process_failed(self, str(error))
+                return
+        self.disk.written(work)
+        self._disk_queue.clear()
+        self._disk_busy = True
+        if self.crash_when == "write" and work:
+            self.crash_when = None
+            self.world.armed_crash(self)
+            return
+        settings = self.world.plan.settings
+        delay_us = settings.fsync_min_us + self.disk_chance.expovariate(1 / settings.fsync_mean_us)
+        delay_ns = int(delay_us * self.slow_disk * 1000) if work else 0
+        self.world.later(delay_ns, self._disk_done, (self.incarnation, group, bool(work)))
+
+    def _disk_retry(self, incarnation: int) -> None:
+        if incarnation == self.incarnation:
+            self._disk_busy = False
+            self._disk_begin()
+            self.pump()
+
+    def _disk_done(self, stamp: tuple[int, list[Persist], bool]) -> None:
+        incarnation, group, synced = stamp
+        if incarnation != self.incarnation:
+            return
+        if self.paused_until_ns > self.world.now_ns:
+            self.world.at(self.paused_until_ns, self._disk_done, stamp)
+            return
+        raft = self.raft
+        assert raft is not None
+        assert self.wal is not None
+        if synced:
+            try:
+                self.wal.sync()
+            except StorageFailed as error:
+                # Never retried; nothing of this group is acknowledged; the process ends (SAFETY 18).
+                self.world.process_failed(self, str(error))
+                return
+            self.disk.synced()
+            self.world.trace(3, self.id, group[-1].sequence)
+        for persist in group:
+            for message in persist.messages:
+                self._send(message)
+            if self.raft is None:
+                return
+        raft.persisted(group[-1].sequence, self.clock_ns)
+        self._disk_busy = False
+        self.pump()
+
+    # ---- applying -----------------------------------------------------------------------------------
+
+    def _apply(self, raft: RaftNode, entries: tuple[Entry, ...]) -> None:
+        world, machine = self.world, self.machine
+        world.invariants.committed(self.id, raft.term, entries, raft.configuration)
+        world.committed(self, entries)
+        for entry in entries:
+            payload = entry.payload
+            if isinstance(payload, bytes):
+                if self.garble_next:
+                    self.garble_next = False
+                    world.count("garbled")
+                    payload = GARBLED_VERSION + payload[1:]
+                try:
+                    results = machine.apply(entry.index, entry.term, payload)
+                except UnknownCommand as error:
+                    # It halts, loudly, instead of going on with another state than its peers (SAFETY 45).
+                    world.process_failed(self, str(error))
+                    return
+                except Fatal as error:
+                    raise Violation("apply", f"n{self.id} cannot apply entry {entry.index}: {error}") from error
+            else:
+                machine.skip(entry.index, entry.term)
+                results = []
+            world.invariants.applied(self.id, entry.index, machine.state_hash)
+            waiting = self._waiters.pop(entry.index, None)
+            if waiting is not None:
+                term, requests = waiting
+                if term != entry.term:
+                    for request in requests:
+                        self._answer(request, "retry", raft.leader_id)
+                else:
+                    for request, result in zip(requests, results, strict=True):
+                        if result.status is BatchStatus.OK:
+                            self._answer(request, "ok", packed=result.packed)
+                        elif result.status is BatchStatus.EXPIRED:
+                            self._answer(request, "expired")
+                        elif result.status is BatchStatus.WINDOW:
+                            self._answer(request, "retry", raft.leader_id)
+                        else:
+                            self._answer(request, "stale")
+        raft.applied(entries[-1].index, self.clock_ns)
+        if self._lease_reads:
+            due = [request for index, request in self._lease_reads if index <= machine.applied_index]
+            self._lease_reads = [item for item in self._lease_reads if item[0] > machine.applied_index]
+            for request in due:
+                self._answer_read(request)
+
+    # ---- clients ------------------------------------------------------------------------------------
+
+    def request(self, request: Request) -> None:
+        """A client's request has arrived."""
+        raft = self.raft
+        assert raft is not None
+        if request.kind in ("open", "write"):
+            if not raft.is_leader:
+                self._answer(request, "retry", raft.leader_id)
+                return
+            self._proposals.append(request)
+            if not self._gathering:
+                self._gathering = True
+                self.world.later(self.world.plan.settings.gather_us * 1000, self._propose, self.incarnation)
+            return
+        if request.kind == "lease":
+            index = raft.lease_read_index(self.clock_ns)
+            if index is not None:
+                self.world.count("lease reads")
+                if index <= self.machine.applied_index:
+                    self._answer_read(request)
+                else:
+                    self._lease_reads.append((index, request))
+                return
+        if request.kind != "follower" and not raft.is_leader:
+            self._answer(request, "retry", raft.leader_id)
+            return
+        self._next_read += 1
+        try:
+            raft.read_index(self._next_read, self.clock_ns)
+        except (NotLeader, Busy):
+            self._answer(request, "retry", raft.leader_id)
+            return
+        self._reads[self._next_read] = request
+        self.pump()
+
+    def _propose(self, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        if self.paused_until_ns > self.world.now_ns:
+            self.world.at(self.paused_until_ns, self._propose, incarnation)
+            return
+        raft = self.raft
+        assert raft is not None
+        requests, self._proposals = self._proposals, []
+        self._gathering = False
+        # The log's time goes on by this leader's monotonic clock, never by a wall clock (SAFETY 50).
+        time_ms = max(self._lead_time_ms, 0) + (self.clock_ns - self._lead_since_ns) // MILLISECOND_NS
+        batches = [request.batch for request in requests if request.batch is not None]
+        try:
+            index, term = raft.propose(encode_payload(time_ms, batches), self.clock_ns)
+        except NotLeader as error:
+            for request in requests:
+                self._answer(request, "retry", error.leader_id)
+            return
+        except Busy:
+            for request in requests:
+                self._answer(request, "retry", None)
+            return
+        self._waiters[index] = (term, requests)
+        self.pump()
+
+    def _disappoint_waiters(self, leader: NodeId | None) -> None:
+        """Leadership is lost: what was proposed may or may not be committed by the next leader."""
+        for _, requests in self._waiters.values():
+            for request in requests:
+                self._answer(request, "unknown", leader)
+        self._waiters.clear()
+
+    def _answer_read(self, request: Request) -> None:
+        found = self.machine.store.get(request.key)
+        self._answer(request, "ok", value=None if found is None else found.value)
+
+    def _answer(self, request: Request, status: str, leader: NodeId | None = None, **result: Any) -> None:
+        self.world.answer(self, Answer(request.client, request.attempt, status, leader, **result))

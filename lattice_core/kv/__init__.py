@@ -1,0 +1,101 @@
+"""The deterministic state machine: commands, the multi-version store, client sessions.
+
+::
+
+    leader:   ops = decode_batch(data)                       # InvalidRequest, or ops that may be proposed
+              batches = [ClientBatch(session, sequence, acknowledged_below, data, ops), ...]
+              payload = encode_payload(time_ms, batches)
+    applying: for result in machine.begin(index, term, payload, Payload(time_ms, batches)): ...
+              machine.begin(index, term, payload)            # without the ops at hand
+              machine.skip(index, term)                      # no-ops and configurations
+    reading:  machine.store.get(key), machine.store.range(start, end, limit)
+    snapshot: machine.capture().to_chunks(), StateMachine.from_chunks(chunks)
+"""
+
+from lattice_core.kv.capture import Capture, Restore
+from lattice_core.kv.commands import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPS,
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    ClientBatch,
+    Op,
+    Ops,
+    Payload,
+    cas,
+    close_session,
+    decode_batch,
+    decode_payload,
+    delete,
+    delete_prefix,
+    delete_range,
+    encode_batch,
+    encode_payload,
+    open_session,
+    prefix_range,
+    put,
+    put_if_revision,
+    validate_op,
+)
+from lattice_core.kv.machine import StateMachine
+from lattice_core.kv.results import (
+    BatchResult,
+    BatchStatus,
+    CasResult,
+    CloseSessionResult,
+    DeleteResult,
+    OpenSessionResult,
+    OpResult,
+    PutResult,
+    decode_results,
+    raise_for_status,
+    read_result,
+)
+from lattice_core.kv.sessions import SessionLimits, SessionTable
+from lattice_core.kv.store import HistoryLimits, KeyValue, RangeResult, Store, StoreView
+
+__all__ = [
+    "MAX_BATCH_BYTES",
+    "MAX_BATCH_OPS",
+    "MAX_KEY_BYTES",
+    "MAX_VALUE_BYTES",
+    "BatchResult",
+    "BatchStatus",
+    "Capture",
+    "CasResult",
+    "ClientBatch",
+    "CloseSessionResult",
+    "DeleteResult",
+    "HistoryLimits",
+    "KeyValue",
+    "Op",
+    "OpResult",
+    "OpenSessionResult",
+    "Ops",
+    "Payload",
+    "PutResult",
+    "RangeResult",
+    "Restore",
+    "SessionLimits",
+    "SessionTable",
+    "StateMachine",
+    "Store",
+    "StoreView",
+    "cas",
+    "close_session",
+    "decode_batch",
+    "decode_payload",
+    "decode_results",
+    "delete",
+    "delete_prefix",
+    "delete_range",
+    "encode_batch",
+    "encode_payload",
+    "open_session",
+    "prefix_range",
+    "put",
+    "put_if_revision",
+    "raise_for_status",
+    "read_result",
+    "validate_op",
+]

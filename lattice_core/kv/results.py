@@ -1,0 +1,136 @@
+"""What applying a batch answers, and how a client reads it.
+
+Each op's result is a short list whose first element says whether the op's own condition held:
+
+==================  =====================================================================
+PUT                 ``[0, revision]``
+PUT_IF_REVISION     ``[0, revision]``, or ``[1, mod_revision]`` of the key as it is (0: absent)
+DELETE, _RANGE      ``[0, deleted, revision]``
+CAS                 ``[0, swapped, revision]``
+OPEN_SESSION        ``[0, session_id]``
+CLOSE_SESSION       ``[0, closed]``
+==================  =====================================================================
+
+``revision`` is the store's after the op, whether the op changed anything or not. A batch's results are
+kept packed (msgpack): that is how they are stored for retries, counted, and sent to the client.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import msgpack
+
+from lattice_core.errors import Busy, InvalidRequest, OutcomeUnknown, SessionExpired
+from lattice_core.kv.commands import (
+    CAS,
+    CLOSE_SESSION,
+    DELETE,
+    DELETE_RANGE,
+    OPEN_SESSION,
+    PUT,
+    PUT_IF_REVISION,
+    Op,
+)
+
+NO_RESULTS = b"\x90"
+"""msgpack of an empty list: what every status but OK comes with."""
+
+
+class BatchStatus(enum.IntEnum):
+    """What became of a batch as a whole. Numbers are on the wire and in snapshots: never reuse one."""
+
+    OK = 0
+    """Executed, now or, if this is a retry, the first time."""
+    EXPIRED = 1
+    """No such session any more: not executed now. An earlier attempt may have been."""
+    STALE = 2
+    """The client has acknowledged this sequence: executed long ago, the result is gone; not executed now."""
+    MALFORMED = 3
+    """Not a list of ops: not executed, and a retry cannot help."""
+    WINDOW = 4
+    """Too many results of this session wait to be acknowledged: not executed, raise acknowledged_below."""
+
+
+class BatchResult(NamedTuple):
+    """The answer to one client batch, in the order of the entry's batches."""
+
+    status: BatchStatus
+    packed: bytes = NO_RESULTS
+
+    @property
+    def results(self) -> list[list[Any]]:
+        """One short list per op (see the module's table); empty unless the status is OK."""
+        return decode_results(self.packed)
+
+
+def decode_results(packed: bytes) -> list[list[Any]]:
+    results: list[list[Any]] = msgpack.unpackb(packed)
+    return results
+
+
+def raise_for_status(status: int) -> None:
+    """Turn a batch's status into the error that names the caller's next action; OK passes."""
+    if status == BatchStatus.OK:
+        return
+    if status == BatchStatus.EXPIRED:
+        raise SessionExpired("the session has expired or was never opened")
+    if status == BatchStatus.STALE:
+        raise OutcomeUnknown("this batch was acknowledged before: it was applied, but its result is gone")
+    if status == BatchStatus.MALFORMED:
+        raise InvalidRequest("the batch is not a list of well-formed operations")
+    if status == BatchStatus.WINDOW:
+        raise Busy("the session has too many unacknowledged batches", hint="wait for answers before sending more")
+    raise OutcomeUnknown(f"the server answered with status {status}, which this version does not know")
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """``stored`` is False if a condition on the revision failed; ``revision`` is then the key's own."""
+
+    revision: int
+    stored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    deleted: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CasResult:
+    swapped: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSessionResult:
+    session_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSessionResult:
+    closed: bool
+
+
+OpResult: TypeAlias = PutResult | DeleteResult | CasResult | OpenSessionResult | CloseSessionResult
+
+
+def read_result(op: Op, result: Sequence[Any]) -> OpResult:
+    """The typed answer to ``op``."""
+    opcode = op[0]
+    if opcode in (PUT, PUT_IF_REVISION):
+        return PutResult(revision=result[1], stored=result[0] == 0)
+    if opcode in (DELETE, DELETE_RANGE):
+        return DeleteResult(deleted=result[1], revision=result[2])
+    if opcode == CAS:
+        return CasResult(swapped=result[1], revision=result[2])
+    if opcode == OPEN_SESSION:
+        return OpenSessionResult(session_id=result[1])
+    if opcode == CLOSE_SESSION:
+        return CloseSessionResult(closed=result[1])
+    raise InvalidRequest(f"no operation has code {opcode}")

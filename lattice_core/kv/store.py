@@ -1,0 +1,461 @@
+"""The multi-version store: ordered keys, one revision per change, a bounded memory of the past.
+
+Theory
+  * ``revision`` counts operations that changed something, over the whole store. A put is one revision,
+    deleting nothing is none, deleting a range of n keys is one.
+  * The present is a plain dict from key to record, and a sorted list of the keys. Overwriting a key
+    touches the dict only.
+  * The past is one queue of *changes* ``(revision, key, old record, new record)``, cut into segments that
+    are forgotten whole. A read at revision R takes the present and undoes the changes after R, newest
+    first: its cost is the number of changes since R, and a write's does not depend on how much is kept.
+  * A :class:`StoreView` is a point in time that does not move. While one is open, a write first hands it
+    the record that it is about to replace (copy on write), unless the view has read past that key. So an
+    open view holds nothing back: the history is trimmed as always.
+
+Limits
+  * The past is bounded in changes and in bytes, and trimmed by itself. ``oldest_revision`` is the oldest
+    that can be read; before it is RevisionCompacted. It is not part of the replicated state: a store
+    restored from a snapshot starts with no past, and members may remember differently much.
+  * Everything is in memory. A record is a bare tuple: half the size of an object, and the garbage
+    collector soon stops looking at tuples that hold only bytes and integers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sortedcontainers import SortedList, SortedSet
+
+from lattice_core.errors import InvalidRequest, RevisionCompacted
+from lattice_core.kv.digests import MASK_64, record_digest
+
+Record: TypeAlias = tuple[bytes, int, int, int, int, int]
+"""A key's present: value, create_revision, mod_revision, version, lease_id, digest."""
+
+VALUE: Final = 0
+CREATE_REVISION: Final = 1
+MOD_REVISION: Final = 2
+VERSION: Final = 3
+LEASE_ID: Final = 4
+DIGEST: Final = 5
+
+RestoredItem: TypeAlias = tuple[bytes, bytes, int, int, int, int]
+"""What a snapshot holds of a key: key, value, create_revision, mod_revision, version, lease_id."""
+
+Change: TypeAlias = "tuple[int, bytes, Record | None, Record | None]"
+"""One key changed: revision, key, record before, record after (None: absent)."""
+
+CHANGE_OVERHEAD_BYTES: Final = 256
+"""What a change is charged beyond its key and old value: the tuples, the integers, the queue's slot."""
+
+SEGMENT_BYTES: Final = 32 * 1024
+"""History is forgotten a segment at a time, so that a write does not pay for it: some 60 changes of small
+values, since every change is charged its overhead, and never more than 128."""
+
+SEGMENTS: Final = 32
+"""Where the history is short, a segment is this fraction of it, so that the limits are kept closely."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """How much of the past is kept; whichever bound is met first. May differ between members."""
+
+    max_changes: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+
+
+class _Segment(NamedTuple):
+    changes: list[Change]
+    size_bytes: int
+
+
+class KeyValue(NamedTuple):
+    """A key with what is known about it. ``lease_id`` 0 means that no lease holds it."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """``revision`` is the one that was read (pass it on to read the next page of the same state),
+    ``count`` how many keys the whole range has, ``more`` whether ``kvs`` was cut short."""
+
+    revision: int
+    kvs: list[KeyValue]
+    more: bool
+    count: int
+
+
+class Store:
+    """Not thread-safe. ``revision``, ``oldest_revision`` and ``state_hash`` are to be read, not set."""
+
+    def __init__(self, history: HistoryLimits | None = None) -> None:
+        self.revision = 0
+        self.oldest_revision = 0
+        self.history_limits = history or HistoryLimits()
+        self._digest_sum = 0
+        self._records: dict[bytes, Record] = {}
+        # Invariant: exactly the keys of _records.
+        self._keys: Any = SortedList()
+        # Invariant: revisions never decrease, and every change after oldest_revision is in here: first the
+        # segments that are full, then the one that is being filled, with the bytes each is charged.
+        self._segments: deque[_Segment] = deque()
+        self._segment: list[Change] = []
+        self._segment_bytes = 0
+        self._history_changes = 0  # in full segments
+        self._history_bytes = 0  # in full segments
+        self._segment_full_bytes = min(
+            SEGMENT_BYTES,
+            self.history_limits.max_bytes // SEGMENTS,
+            self.history_limits.max_changes * CHANGE_OVERHEAD_BYTES // SEGMENTS,
+        )
+        self._views: list[StoreView] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._records
+
+    @property
+    def state_hash(self) -> int:
+        """Sum of the records' digests modulo 2**64: equal records, equal hash. The revision is not in it."""
+        return self._digest_sum & MASK_64
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes, lease_id: int = 0) -> int:
+        """Set the key; the new revision."""
+        revision = self.revision + 1
+        old = self._records.get(key)
+        size = self._segment_bytes + CHANGE_OVERHEAD_BYTES + len(key)
+        if old is None:
+            created, version, old_digest = revision, 1, 0
+            self._keys.add(key)
+        else:
+            old_value, created, _, version, _, old_digest = old
+            version += 1
+            size += len(old_value)
+        digest = record_digest(key, value, created, revision, version, lease_id)
+        new = (value, created, revision, version, lease_id, digest)
+        if self._views:
+            self._preserve(key, old, False)
+        self._records[key] = new
+        self._digest_sum += digest - old_digest
+        self._segment.append((revision, key, old, new))
+        self._segment_bytes = size
+        self.revision = revision
+        if size >= self._segment_full_bytes:
+            self._begin_segment()
+        return revision
+
+    def delete(self, key: bytes) -> int:
+        """Remove the key; how many were there (0 or 1). Removing nothing is no revision."""
+        if key not in self._records:
+            return 0
+        self.revision += 1
+        self._remove(key)
+        self._keys.remove(key)
+        return 1
+
+    def delete_range(self, start: bytes, end: bytes) -> int:
+        """Remove ``start <= key < end`` (b"": to the end) as one revision; how many were there."""
+        low, high = self._bounds(start, end)
+        if low >= high:
+            return 0
+        doomed = list(self._keys.islice(low, high))
+        self.revision += 1
+        for key in doomed:
+            self._remove(key)
+        del self._keys[low:high]
+        return len(doomed)
+
+    def _remove(self, key: bytes) -> None:
+        """Take the record out of everything but the sorted keys, at the present revision."""
+        old = self._records.pop(key)
+        if self._views:
+            self._preserve(key, old, True)
+        self._digest_sum -= old[DIGEST]
+        self._segment.append((self.revision, key, old, None))
+        self._segment_bytes += CHANGE_OVERHEAD_BYTES + len(key) + len(old[VALUE])
+        if self._segment_bytes >= self._segment_full_bytes:
+            self._begin_segment()
+
+    def _preserve(self, key: bytes, old: Record | None, deleted: bool) -> None:
+        for view in self._views:
+            view._preserve(key, old, deleted)
+
+    def _begin_segment(self) -> None:
+        """The present segment is full; forget the oldest ones that the limits have no room for.
+
+        At least ``max_changes`` stay, as far as ``max_bytes`` allows.
+        """
+        segments, limits = self._segments, self.history_limits
+        segments.append(_Segment(self._segment, self._segment_bytes))
+        self._history_changes += len(self._segment)
+        self._history_bytes += self._segment_bytes
+        self._segment = []
+        self._segment_bytes = 0
+        while segments and (
+            self._history_changes - len(segments[0].changes) >= limits.max_changes
+            or self._history_bytes > limits.max_bytes
+        ):
+            forgotten = segments.popleft()
+            self._history_changes -= len(forgotten.changes)
+            self._history_bytes -= forgotten.size_bytes
+            self.oldest_revision = forgotten.changes[-1][0]
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, key: bytes, revision: int | None = None) -> KeyValue | None:
+        record = self.record(key) if revision is None else self._record_at(key, revision)
+        return _key_value(key, record) if record is not None else None
+
+    def record(self, key: bytes) -> Record | None:
+        """The present record, bare."""
+        return self._records.get(key)
+
+    def range(
+        self,
+        start: bytes,
+        end: bytes,
+        limit: int | None = None,
+        revision: int | None = None,
+        *,
+        reverse: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        max_bytes: int | None = None,
+    ) -> RangeResult:
+        """The keys ``start <= key < end`` (b"": to the end), in order, at a revision (None: the present).
+
+        ``limit`` bounds the number of keys and ``max_bytes`` the bytes of keys and values; at least one key
+        is returned if there is one, so that a reader always gets on. ``keys_only`` leaves values empty.
+        """
+        if limit is not None and limit < 1:
+            raise InvalidRequest(f"limit must be at least 1, not {limit}")
+        low, high = self._bounds(start, end)
+        past: dict[bytes, Record | None] = {}
+        if revision is None:
+            revision = self.revision
+        else:
+            past = self._undo(revision, start, end)
+        count = max(0, high - low)
+        for key, record in past.items():
+            count += (record is not None) - (key in self._records)
+        if count_only:
+            return RangeResult(revision, [], False, count)
+
+        kvs: list[KeyValue] = []
+        size = 0
+        keys: Iterable[bytes] = self._keys.islice(low, high, reverse)
+        deleted = [key for key, record in past.items() if record is not None and key not in self._records]
+        if deleted:
+            keys = heapq.merge(keys, sorted(deleted, reverse=reverse), reverse=reverse)
+        for key in keys:
+            record = past[key] if key in past else self._records[key]
+            if record is None:
+                continue
+            size += len(key) + (0 if keys_only else len(record[VALUE]))
+            if len(kvs) == limit or (max_bytes is not None and kvs and size > max_bytes):
+                break
+            kvs.append(_key_value(key, record, keys_only))
+        return RangeResult(revision, kvs, len(kvs) < count, count)
+
+    def changes_since(self, revision: int, limit: int | None = None) -> list[Change]:
+        """The changes after ``revision``, oldest first: what a watch that resumes there has missed."""
+        self._check_readable(revision)
+        found = list(self._changes_after(revision))
+        found.reverse()
+        return found if limit is None else found[:limit]
+
+    def _bounds(self, start: bytes, end: bytes) -> tuple[int, int]:
+        """Positions in the sorted keys."""
+        low: int = self._keys.bisect_left(start)
+        high: int = self._keys.bisect_left(end) if end else len(self._keys)
+        return low, high
+
+    def _check_readable(self, revision: int) -> None:
+        if revision > self.revision:
+            raise InvalidRequest(f"revision {revision} is in the future: the newest is {self.revision}")
+        if revision < 0:
+            raise InvalidRequest(f"a revision cannot be negative: {revision}")
+        if revision < self.oldest_revision:
+            raise RevisionCompacted(
+                f"revision {revision} is no longer kept: the oldest is {self.oldest_revision}",
+                compacted_revision=self.oldest_revision - 1,
+            )
+
+    def _changes_after(self, revision: int) -> Iterator[Change]:
+        """Newest first."""
+        for segment in chain([self._segment], (full.changes for full in reversed(self._segments))):
+            for change in reversed(segment):
+                if change[0] <= revision:
+                    return
+                yield change
+
+    def _record_at(self, key: bytes, revision: int) -> Record | None:
+        self._check_readable(revision)
+        record = self._records.get(key)
+        if record is not None and record[MOD_REVISION] <= revision:
+            return record
+        for _, changed, old, _ in self._changes_after(revision):
+            if changed == key:
+                record = old
+        return record
+
+    def _undo(self, revision: int, start: bytes, end: bytes) -> dict[bytes, Record | None]:
+        """What each key of the range that has changed since ``revision`` looked like then."""
+        self._check_readable(revision)
+        past: dict[bytes, Record | None] = {}
+        for _, key, old, _ in self._changes_after(revision):
+            if key >= start and (not end or key < end):
+                past[key] = old
+        return past
+
+    # -- snapshots and checks ---------------------------------------------------------------------
+
+    def view(self) -> StoreView:
+        """Pin the present, to be read in slices while writes go on. Close it when done."""
+        view = StoreView(self)
+        self._views.append(view)
+        return view
+
+    @classmethod
+    def restore(
+        cls,
+        revision: int,
+        items: Iterable[RestoredItem],
+        history: HistoryLimits | None = None,
+    ) -> Store:
+        """A store from (key, value, create_revision, mod_revision, version, lease_id), with no past."""
+        store = cls(history)
+        store.load(items)
+        store.finish_loading(revision)
+        return store
+
+    def load(self, items: Iterable[RestoredItem]) -> None:
+        """Add restored records; may be called many times, and :meth:`finish_loading` once after."""
+        records = self._records
+        total = 0
+        for key, value, created, modified, version, lease_id in items:
+            digest = record_digest(key, value, created, modified, version, lease_id)
+            records[key] = (value, created, modified, version, lease_id, digest)
+            total += digest
+        self._digest_sum += total
+
+    def finish_loading(self, revision: int) -> None:
+        self._keys = SortedList(self._records)
+        self.revision = self.oldest_revision = revision
+
+    def full_state_hash(self) -> int:
+        """``state_hash`` computed from nothing but the records: walks everything, trusts nothing stored."""
+        total = 0
+        for key, (value, created, modified, version, lease_id, _) in self._records.items():
+            total += record_digest(key, value, created, modified, version, lease_id)
+        return total & MASK_64
+
+    def check(self) -> None:
+        """Assert the invariants. For tests and the simulator: walks everything."""
+        assert list(self._keys) == sorted(self._records)
+        assert self.state_hash == self.full_state_hash()
+        assert self._history_bytes <= self.history_limits.max_bytes
+        assert self._history_bytes == sum(full.size_bytes for full in self._segments)
+        assert self._history_changes == sum(len(full.changes) for full in self._segments)
+        assert self._history_changes <= self.history_limits.max_changes + SEGMENT_BYTES // CHANGE_OVERHEAD_BYTES
+        for changes, size_bytes in [*self._segments, _Segment(self._segment, self._segment_bytes)]:
+            assert size_bytes == sum(
+                CHANGE_OVERHEAD_BYTES + len(key) + (len(old[VALUE]) if old else 0) for _, key, old, _ in changes
+            )
+        revisions = [change[0] for change in self._changes_after(-1)][::-1]
+        assert revisions == sorted(revisions)
+        assert self.oldest_revision <= self.revision
+
+
+class StoreView:
+    """The store as it was when the view was opened, read once from the first key to the last.
+
+    What is overwritten or deleted behind the view's back is put aside here first, until it has been read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.revision = store.revision
+        self.count = len(store)
+        self.state_hash = store.state_hash
+        self._cursor = b""  # everything up to here has been read; there is no empty key
+        # Keys past the cursor that were written since, with the pinned record (None: did not exist).
+        self._replaced: dict[bytes, Record | None] = {}
+        # Those among them that the store may no longer list, though the view has to.
+        self._deleted: Any = SortedSet()
+        self._open = True
+        self._exhausted = False
+
+    def _preserve(self, key: bytes, old: Record | None, deleted: bool) -> None:
+        """The store is about to replace or delete this key's record. Only the first one is the pinned one."""
+        if key <= self._cursor:
+            return
+        pinned = self._replaced.setdefault(key, old)
+        if deleted and pinned is not None:
+            self._deleted.add(key)
+
+    def read_slice(self, max_items: int, max_bytes: int | None = None) -> list[RestoredItem]:
+        """The next records in key order, as (key, value, create_revision, mod_revision, version, lease_id).
+
+        Never more than ``max_items``, nor more than ``max_bytes`` of keys and values except for a single
+        larger one. Empty means that all has been read.
+        """
+        if not self._open:
+            raise ValueError("the view is closed")
+        items: list[RestoredItem] = []
+        if self._exhausted:
+            return items
+        records, replaced = self._store._records, self._replaced
+        size = 0
+        while not items:
+            keys = list(islice(self._store._keys.irange(self._cursor, None, (False, True)), max_items))
+            last = keys[-1] if len(keys) == max_items else None
+            keys_deleted = list(self._deleted.irange(self._cursor, last, (False, True)))
+            if keys_deleted:
+                keys = sorted({*keys, *keys_deleted})
+            if not keys:
+                self._exhausted = True
+                self._detach()
+                break
+            for key in keys:
+                record = replaced[key] if key in replaced else records[key]
+                if record is not None:  # else created since
+                    size += len(key) + len(record[VALUE])
+                    if len(items) == max_items or (max_bytes is not None and items and size > max_bytes):
+                        break
+                    items.append((key, *record[:DIGEST]))
+                self._cursor = key
+                if replaced.pop(key, None) is not None:
+                    self._deleted.discard(key)
+        return items
+
+    def close(self) -> None:
+        """Stop being told about writes. Safe to repeat."""
+        self._open = False
+        self._detach()
+
+    def _detach(self) -> None:
+        if self in self._store._views:
+            self._store._views.remove(self)
+        self._replaced.clear()
+        self._deleted.clear()
+
+
+def _key_value(key: bytes, record: Record, keys_only: bool = False) -> KeyValue:
+    value, created, modified, version, lease_id, _ = record
+    return KeyValue(key, b"" if keys_only else value, created, modified, version, lease_id)

@@ -1,0 +1,257 @@
+"""The store and the machine against a model that keeps every state there ever was in a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from lattice_core.errors import RevisionCompacted
+from lattice_core.kv import (
+    Capture,
+    ClientBatch,
+    HistoryLimits,
+    KeyValue,
+    StateMachine,
+    StoreView,
+    cas,
+    delete,
+    delete_range,
+    encode_batch,
+    encode_payload,
+    put,
+    put_if_revision,
+)
+
+State = dict[bytes, KeyValue]
+
+KEYS = st.sampled_from([b"a", b"aa", b"ab", b"b", b"b\x00", b"c", b"d", b"\xff", b"\xff\xff"])
+ENDS = KEYS | st.just(b"")
+VALUES = st.sampled_from([b"", b"1", b"2", b"three" * 30])
+MAX_CHANGES = 6
+
+
+class Model:
+    """Every revision's whole state."""
+
+    def __init__(self) -> None:
+        self.states: list[State] = [{}]
+
+    @property
+    def revision(self) -> int:
+        return len(self.states) - 1
+
+    @property
+    def now(self) -> State:
+        return self.states[-1]
+
+    def put(self, key: bytes, value: bytes) -> int:
+        old = self.now.get(key)
+        revision = self.revision + 1
+        created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
+        self.states.append({**self.now, key: KeyValue(key, value, created, revision, version, 0)})
+        return revision
+
+    def delete_all(self, keys: list[bytes]) -> int:
+        if keys:
+            self.states.append({key: kv for key, kv in self.now.items() if key not in keys})
+        return len(keys)
+
+
+def within(state: State, start: bytes, end: bytes) -> list[KeyValue]:
+    return [state[key] for key in sorted(state) if key >= start and (not end or key < end)]
+
+
+class StoreModel(RuleBasedStateMachine):
+    views: Bundle[tuple[StoreView, State, list[Any]]] = Bundle("views")
+    captures: Bundle[tuple[Capture, int, State, int]] = Bundle("captures")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = StateMachine(history=HistoryLimits(max_changes=MAX_CHANGES, max_bytes=4000))
+        self.model = Model()
+
+    def execute(self, op: tuple[Any, ...]) -> list[Any]:
+        payload = encode_payload(0, [ClientBatch(0, 0, 0, encode_batch([op]))])
+        (result,) = self.machine.apply(self.machine.applied_index + 1, 1, payload)
+        (answer,) = result.results
+        return answer
+
+    # -- writes
+
+    @rule(key=KEYS, value=VALUES)
+    def put(self, key: bytes, value: bytes) -> None:
+        assert self.execute(put(key, value)) == [0, self.model.put(key, value)]
+
+    @rule(key=KEYS, value=VALUES, pick=st.integers(0, 3))
+    def put_if_revision(self, key: bytes, value: bytes, pick: int) -> None:
+        found = self.model.now[key].mod_revision if key in self.model.now else 0
+        wanted = [found, found, 0, found + 1][pick]
+        answer = self.execute(put_if_revision(key, value, wanted))
+        if wanted == found:
+            assert answer == [0, self.model.put(key, value)]
+        else:
+            assert answer == [1, found]
+
+    @rule(key=KEYS, expected=st.none() | VALUES, value=VALUES)
+    def cas(self, key: bytes, expected: bytes | None, value: bytes) -> None:
+        swapped = (self.model.now[key].value if key in self.model.now else None) == expected
+        if swapped:
+            self.model.put(key, value)
+        assert self.execute(cas(key, expected, value)) == [0, swapped, self.model.revision]
+
+    @rule(key=KEYS)
+    def delete(self, key: bytes) -> None:
+        deleted = self.model.delete_all([key] if key in self.model.now else [])
+        assert self.execute(delete(key)) == [0, deleted, self.model.revision]
+
+    @rule(start=ENDS, end=ENDS)
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        deleted = self.model.delete_all([kv.key for kv in within(self.model.now, start, end)])
+        assert self.execute(delete_range(start, end)) == [0, deleted, self.model.revision]
+
+    # -- reads
+
+    @rule(
+        start=ENDS,
+        end=ENDS,
+        back=st.integers(0, MAX_CHANGES * 2),
+        present=st.booleans(),
+        limit=st.none() | st.integers(1, 4),
+        reverse=st.booleans(),
+        keys_only=st.booleans(),
+        count_only=st.booleans(),
+    )
+    def read_a_range(
+        self,
+        start: bytes,
+        end: bytes,
+        back: int,
+        present: bool,
+        limit: int | None,
+        reverse: bool,
+        keys_only: bool,
+        count_only: bool,
+    ) -> None:
+        store = self.machine.store
+        revision = None if present else max(0, self.model.revision - back)
+        options: dict[str, Any] = {"reverse": reverse, "keys_only": keys_only, "count_only": count_only}
+        if revision is not None and revision < store.oldest_revision:
+            with pytest.raises(RevisionCompacted):
+                store.range(start, end, limit, revision, **options)
+            return
+        read = self.model.revision if revision is None else revision
+        expected = within(self.model.states[read], start, end)
+        count = len(expected)
+        if reverse:
+            expected.reverse()
+        if keys_only:
+            expected = [kv._replace(value=b"") for kv in expected]
+        expected = [] if count_only else expected[:limit]
+        found = store.range(start, end, limit, revision, **options)
+        assert found.kvs == expected
+        assert found.count == count
+        assert found.revision == read
+        assert found.more == (not count_only and len(expected) < count)
+
+    @rule(key=KEYS, back=st.integers(0, MAX_CHANGES * 2))
+    def read_a_key_at_a_revision(self, key: bytes, back: int) -> None:
+        store, revision = self.machine.store, max(0, self.model.revision - back)
+        if revision < store.oldest_revision:
+            with pytest.raises(RevisionCompacted):
+                store.get(key, revision)
+        else:
+            assert store.get(key, revision) == self.model.states[revision].get(key)
+
+    @rule(back=st.integers(0, MAX_CHANGES))
+    def replay_the_changes_since_a_revision(self, back: int) -> None:
+        store, revision = self.machine.store, max(0, self.model.revision - back)
+        if revision < store.oldest_revision:
+            return
+        state = {key: kv[1:] for key, kv in self.model.states[revision].items()}
+        for _, key, old, new in store.changes_since(revision):
+            assert state.pop(key, None) == (old[:-1] if old else None)
+            if new:
+                state[key] = new[:-1]
+        assert state == {key: kv[1:] for key, kv in self.model.now.items()}
+
+    # -- views and captures
+
+    @rule(target=views)
+    def open_a_view(self) -> tuple[StoreView, State, list[Any]]:
+        return self.machine.store.view(), self.model.now, []
+
+    @rule(opened=views, max_items=st.integers(1, 3), max_bytes=st.none() | st.integers(1, 200))
+    def read_a_slice(self, opened: tuple[StoreView, State, list[Any]], max_items: int, max_bytes: int | None) -> None:
+        view, pinned, read = opened
+        items = view.read_slice(max_items, max_bytes)
+        assert len(items) <= max_items
+        if max_bytes is not None and len(items) > 1:
+            assert sum(len(item[0]) + len(item[1]) for item in items) <= max_bytes
+        read.extend(items)
+        expected = [tuple(pinned[key]) for key in sorted(pinned)]
+        assert read == expected[: len(read)]
+        assert items or read == expected
+
+    @rule(opened=consumes(views))
+    def finish_a_view(self, opened: tuple[StoreView, State, list[Any]]) -> None:
+        view, pinned, read = opened
+        while items := view.read_slice(2):
+            read.extend(items)
+        assert read == [tuple(pinned[key]) for key in sorted(pinned)]
+        assert not view._replaced
+        assert not view._deleted
+        view.close()
+        view.close()
+
+    @rule(target=captures)
+    def capture(self) -> tuple[Capture, int, State, int]:
+        machine = self.machine
+        return machine.capture(), self.model.revision, self.model.now, machine.state_hash
+
+    @rule(captured=consumes(captures), max_items=st.integers(1, 4))
+    def a_capture_restores_to_what_was_captured(
+        self, captured: tuple[Capture, int, State, int], max_items: int
+    ) -> None:
+        capture, revision, state, state_hash = captured
+        chunks = [msgpack.unpackb(msgpack.packb(chunk)) for chunk in capture.to_chunks(max_items)]
+        restored = StateMachine.from_chunks(chunks)
+        restored.check()
+        assert restored.state_hash == restored.full_state_hash() == state_hash
+        assert restored.revision == revision
+        assert restored.store.range(b"", b"").kvs == within(state, b"", b"")
+
+    @precondition(lambda self: self.model.revision > 3)
+    @rule()
+    def go_on_as_a_restored_machine(self) -> None:
+        """From here on the restored one has to behave as the model does."""
+        machine = self.machine
+        restored = StateMachine.from_chunks(machine.capture().to_chunks(2), history=machine.store.history_limits)
+        assert restored.state_hash == machine.state_hash
+        assert (restored.applied_index, restored.applied_term) == (machine.applied_index, machine.applied_term)
+        self.machine = restored
+
+    # -- always
+
+    @invariant()
+    def invariants_hold(self) -> None:
+        self.machine.check()
+        assert self.machine.revision == self.model.revision
+        store = self.machine.store
+        assert store.get(b"a") == self.model.now.get(b"a")
+        assert len(store) == len(self.model.now)
+        oldest = store.oldest_revision
+        assert store.range(b"", b"", revision=oldest).kvs == within(self.model.states[oldest], b"", b"")
+
+
+StoreModel.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestStoreModel = StoreModel.TestCase

@@ -19,6 +19,7 @@ A check that fails raises :class:`Violation`, which ends the run.
 from __future__ import annotations
 
 from lattice_core.raft import quorum
+from lattice_core.raft.log import RaftLog
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, Entry, HardState, NodeId, RecoveredState
 
@@ -38,9 +39,11 @@ class DurableLog:
     One group of writes may be under way; it is one frame of the log, so a crash keeps all of it or nothing.
     """
 
-    __slots__ = ("_under_way", "hard_state", "terms")
+    __slots__ = ("_under_way", "base", "hard_state", "terms")
 
     def __init__(self) -> None:
+        self.base = 0
+        """``terms`` begin after this index; what is before it is in a snapshot."""
         self.terms: list[int] = []
         self.hard_state = HardState()
         self._under_way: list[Persist] = []
@@ -57,37 +60,60 @@ class DurableLog:
     def _apply(self, persist: Persist) -> None:
         if persist.hard_state is not None:
             self.hard_state = persist.hard_state
+        snapshot = persist.snapshot
+        if snapshot is not None and snapshot.last_included_index > self.base:
+            # Kept only where the boundary entry is the same (section 7).
+            index = snapshot.last_included_index
+            cut = persist.truncate_from is not None and persist.truncate_from <= index
+            keep = not cut and self.holds(index, snapshot.last_included_term)
+            self.terms = self.terms[index - self.base :] if keep else []
+            self.base = index
         if persist.truncate_from is not None:
-            del self.terms[persist.truncate_from - 1 :]
+            del self.terms[max(0, persist.truncate_from - self.base - 1) :]
         if persist.entries:
-            self.terms.extend(entry.term for entry in persist.entries)
+            self.terms.extend(entry.term for entry in persist.entries if entry.index > self.base)
 
     def require_recovered(self, node: NodeId, state: RecoveredState) -> None:
         """``state`` must be what was synced, or that and the whole group under way. Raises Violation."""
-        found = [entry.term for entry in state.entries]
-        if (found, state.hard_state) != (self.terms, self.hard_state):
-            synced, vote = list(self.terms), self.hard_state
+        synced = f"{self._text()} and {self.hard_state}"
+        if not self._is(state):
             self.synced()
-            if (found, state.hard_state) != (self.terms, self.hard_state):
+            if not self._is(state):
+                start = state.snapshot.last_included_index if state.snapshot is not None else 0
+                terms = [entry.term for entry in state.entries]
                 raise Violation(
                     "recovery",
-                    f"n{node} had synced {_brief(synced)} and {vote}, with {_brief(self.terms)} and "
-                    f"{self.hard_state} under way, and recovers {_brief(found)} and {state.hard_state}",
+                    f"n{node} had synced {synced}, with {self._text()} and {self.hard_state} under way, and "
+                    f"recovers {len(terms)} entries after {start} with terms ...{terms[-4:]} and {state.hard_state}",
                 )
         self._under_way = []
+        self.base = state.snapshot.last_included_index if state.snapshot is not None else 0
+        self.terms = [entry.term for entry in state.entries]
+
+    def _is(self, state: RecoveredState) -> bool:
+        start = state.snapshot.last_included_index if state.snapshot is not None else 0
+        terms = [entry.term for entry in state.entries]
+        # The snapshot recovered from may be older than the last mark (the newest file is damaged), or newer
+        # (it was published, and the mark not yet written): compare where both speak.
+        mine = self.terms[max(0, start - self.base) :]
+        found = terms[max(0, self.base - start) :]
+        return found == mine and state.hard_state == self.hard_state
 
     def holds(self, index: int, term: int) -> bool:
-        return index <= len(self.terms) and self.terms[index - 1] == term
+        if index <= self.base:
+            return True  # in a snapshot, and so committed
+        return index <= self.base + len(self.terms) and self.terms[index - self.base - 1] == term
 
-
-def _brief(terms: list[int]) -> str:
-    return f"{len(terms)} entries with terms ...{terms[-4:]}"
+    def _text(self) -> str:
+        return f"{len(self.terms)} entries after {self.base} with terms ...{self.terms[-4:]}"
 
 
 class Invariants:
     """The observer of one run. Methods are called by the world where the named thing happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, configuration: Configuration) -> None:
+        self.configurations = [(0, configuration)]
+        """Every committed configuration: there is one membership at each index."""
         self._leaders: dict[int, NodeId] = {}
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._entries: dict[tuple[int, int], tuple[int, object]] = {}
@@ -101,8 +127,8 @@ class Invariants:
     def committed_index(self) -> int:
         return len(self._committed)
 
-    def leader_elected(self, node: NodeId, term: int, log_term_at: object) -> None:
-        """``log_term_at`` is the new leader's ``RaftLog.term_at``."""
+    def leader_elected(self, node: NodeId, term: int, log: RaftLog) -> None:
+        """``log`` is the new leader's. What is compacted there was committed."""
         other = self._leaders.setdefault(term, node)
         if other != node:
             raise Violation("election-safety", f"n{other} and n{node} both lead term {term}")
@@ -110,7 +136,7 @@ class Invariants:
         for committed_term, index in reversed(self._committed_terms):
             if committed_term < term:
                 wanted = self._committed[index - 1].term
-                found = log_term_at(index)  # type: ignore[operator]
+                found = log.term_at(index) if index > log.offset else wanted
                 if found != wanted:
                     raise Violation(
                         "leader-completeness",
@@ -155,6 +181,8 @@ class Invariants:
             if entry.index != len(committed) + 1:
                 raise Violation("state-machine-safety", f"n{node} commits entry {entry.index} after {len(committed)}")
             committed.append(entry)
+            if isinstance(entry.payload, Configuration):
+                self.configurations.append((entry.index, entry.payload))
         last = entries[-1]
         if last.index == len(committed) and (not self._committed_terms or self._committed_terms[-1][1] < last.index):
             if self._committed_terms and self._committed_terms[-1][0] >= term:
@@ -179,4 +207,19 @@ class Invariants:
     def recovered(self, node: NodeId, state: RecoveredState) -> None:
         """``node`` has read its disk after a crash or stop."""
         self.disks[node].require_recovered(node, state)
-        self.appended(node, state.entries, 0)
+        snapshot = state.snapshot
+        if snapshot is not None and snapshot.last_included_index > 0:
+            wanted = self._configuration_at(snapshot.last_included_index)
+            if snapshot.configuration != wanted:
+                raise Violation(
+                    "membership",
+                    f"n{node} recovers a snapshot at {snapshot.last_included_index} with voters "
+                    f"{sorted(snapshot.configuration.voters)}; in force there were {sorted(wanted.voters)}",
+                )
+        self.appended(node, state.entries, snapshot.last_included_term if snapshot is not None else 0)
+
+    def _configuration_at(self, index: int) -> Configuration:
+        for at, configuration in reversed(self.configurations):
+            if at <= index:
+                return configuration
+        raise AssertionError("the first configuration is at index 0")

@@ -15,13 +15,14 @@ from lattice_core.errors import Fatal, StorageDamaged, StorageFailed, UnknownCom
 from lattice_core.kv import BatchStatus, ClientBatch, SessionLimits, StateMachine, encode_payload
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
 from lattice_core.raft.errors import Busy, NotLeader, Refused
-from lattice_core.raft.messages import Message, TimeoutNow, VoteResponse
+from lattice_core.raft.messages import InstallSnapshot, Message, TimeoutNow, VoteResponse
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.ready import Persist, Ready, RoleChanged
 from lattice_core.raft.types import Entry, NodeId, Role, SnapshotMeta
 from lattice_core.sim.disk import SimFileSystem
 from lattice_core.sim.invariants import DurableLog, Violation
 from lattice_core.sim.plan import Clock
+from lattice_core.sim.snapshots import CLUSTER_ID, SnapshotKeeper, mark_of
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.wal import Wal
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from lattice_core.sim.world import World
 
 WAL_DIRECTORY = "/data/wal"
-CLUSTER_ID = 0x1A771CE
 GARBLED_VERSION = b"\xff"
 
 
@@ -90,6 +90,7 @@ class SimNode:
         self.garble_next = False
         self.slow_disk = 1.0
         self.crash_when: str | None = None
+        self.snapshots = SnapshotKeeper(self)
         self._disk_queue: deque[Persist] = deque()
         self._disk_busy = False
         self._proposals: list[Request] = []
@@ -124,20 +125,16 @@ class SimNode:
         if self.raft is not None or self.dead_for_good:
             return
         segment_bytes = world.plan.settings.segment_bytes
+        self.snapshots = SnapshotKeeper(self)
+        machine: StateMachine | None = None
         try:
-            if self.fs.exists(WAL_DIRECTORY) and self.fs.list_dir(WAL_DIRECTORY):
-                self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
-                state = recovery.state
-            else:
-                self.wal = Wal.create(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
-                state = None
-            if state is None or state.snapshot is None:
-                first = SnapshotMeta(0, 0, world.configuration)
-                self.wal.write([Persist(0, None, first, None, (), None, ())])
-                self.wal.sync()
-                self.wal.close()
-                self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
-                state = recovery.state
+            if not (self.fs.exists(WAL_DIRECTORY) and self.fs.list_dir(WAL_DIRECTORY)):
+                first = mark_of(SnapshotMeta(0, 0, world.configuration))
+                Wal.create(
+                    self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes, initial=first
+                ).close()
+            self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
+            state, machine = self.snapshots.recover(recovery)
         except DiskFull:
             world.later(200 * MILLISECOND_NS, self._start_again, self.incarnation)
             return
@@ -157,7 +154,9 @@ class SimNode:
         world.invariants.recovered(self.id, state)
         settings = world.plan.settings
         self.incarnation += 1
-        self.machine = StateMachine(session_limits=SessionLimits(ttl_ms=settings.session_ttl_ms))
+        self.machine = machine or StateMachine(session_limits=SessionLimits(ttl_ms=settings.session_ttl_ms))
+        if machine is not None:
+            world.invariants.applied(self.id, machine.applied_index, machine.state_hash)
         self.raft = RaftNode(self.id, self.config, state, self.core_chance, self.clock_ns)
         self._commit_seen = 0
         self._match_term = 0
@@ -172,6 +171,8 @@ class SimNode:
         self.garble_next = False
         self.crash_when = None
         world.note(self.id, "starts" if self.incarnation == 1 else "is back")
+        if world.recorder is not None:
+            world.recorder.up(world.now_ns, self.id, self.raft.term, self.raft.log)
         self.pump()
 
     def _start_again(self, incarnation: int) -> None:
@@ -180,6 +181,8 @@ class SimNode:
 
     def end(self, *, power_lost: bool) -> None:
         """The process is gone; with ``power_lost`` so is what was not synced."""
+        if self.raft is not None and self.world.recorder is not None:
+            self.world.recorder.down(self.world.now_ns, self.id, power_lost=power_lost)
         if power_lost:
             lost = self.fs.crash()
             self.world.count("sectors or names lost", lost)
@@ -199,7 +202,10 @@ class SimNode:
             ready = raft.ready()
             self._watch(raft, ready)
             for message in ready.messages:
-                self._send(message)
+                if type(message) is InstallSnapshot:
+                    self.snapshots.send(message)
+                else:
+                    self._send(message)
             if ready.persist is not None:
                 self._disk_queue.append(ready.persist)
             if ready.committed:
@@ -227,12 +233,14 @@ class SimNode:
             if isinstance(event, RoleChanged):
                 world.role_changed(self, event)
                 if event.role is Role.LEADER and event.leader_id == self.id:
-                    world.invariants.leader_elected(self.id, event.term, raft.log.term_at)
+                    world.invariants.leader_elected(self.id, event.term, raft.log)
                     self._lead_since_ns = self.clock_ns
                     self._lead_time_ms = self.machine.time_ms
                 elif self._waiters and not raft.is_leader:
                     self._disappoint_waiters(raft.leader_id)
         persist = ready.persist
+        if persist is not None and world.recorder is not None:
+            world.recorder.wrote(world.now_ns, self.id, persist, raft.log)
         if persist is not None and persist.entries:
             first = persist.entries[0].index
             previous = raft.log.term_at(first - 1)
@@ -307,6 +315,9 @@ class SimNode:
         work = [persist for persist in group if persist.needs_sync]
         if work:
             try:
+                for persist in work:
+                    if persist.snapshot is not None:
+                        self.snapshots.publish_received(persist.snapshot)
                 self.wal.write(work)
             except DiskFull:
                 # Nothing was written (SAFETY 19). It stays in the queue, unacknowledged, until there is room.
@@ -357,11 +368,27 @@ class SimNode:
         for persist in group:
             for message in persist.messages:
                 self._send(message)
-            if self.raft is None:
-                return
-        raft.persisted(group[-1].sequence, self.clock_ns)
+            if persist.snapshot is not None:
+                self._snapshot_durable(raft, persist.snapshot, installed=persist.sequence > 0)
+        last = max(persist.sequence for persist in group)
+        if last:
+            raft.persisted(last, self.clock_ns)
         self._disk_busy = False
         self.pump()
+
+    def mark_snapshot(self, meta: SnapshotMeta) -> None:
+        """A snapshot was published here; its mark takes its turn in the log."""
+        self._disk_queue.append(mark_of(meta))
+        if not self._disk_busy:
+            self._disk_begin()
+
+    def _snapshot_durable(self, raft: RaftNode, meta: SnapshotMeta, *, installed: bool) -> None:
+        if installed:
+            self.machine = self.snapshots.install(meta)
+            self.world.invariants.applied(self.id, meta.last_included_index, self.machine.state_hash)
+            self._disappoint_waiters(raft.leader_id)
+            raft.applied(meta.last_included_index, self.clock_ns)
+        self.snapshots.marked(meta)
 
     # ---- applying -----------------------------------------------------------------------------------
 
@@ -405,6 +432,7 @@ class SimNode:
                         else:
                             self._answer(request, "stale")
         raft.applied(entries[-1].index, self.clock_ns)
+        self.snapshots.maybe_take()
         if self._lease_reads:
             due = [request for index, request in self._lease_reads if index <= machine.applied_index]
             self._lease_reads = [item for item in self._lease_reads if item[0] > machine.applied_index]

@@ -53,7 +53,7 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "slow-disk": "a node's fsync takes `amount` times as long",
     "eio": "a node's next fsync fails",
     "enospc": "a node's disk is full for a while",
-    "bit-flip": "a node loses power and one bit of its log, at rest, is flipped",
+    "bit-flip": "a node loses power and one bit of its log or snapshots, at rest, is flipped",
     "garble": "the next command that a node applies is read wrongly from memory",
     "transfer": "leadership is handed to `other`",
     "isolate-after-append": "the leader is cut off as soon as it has appended what is not committed",
@@ -92,6 +92,10 @@ class Settings:
     gather_us: int = 100
     """How long a leader's proposals gather into one entry."""
     session_ttl_ms: int = 3_600_000
+    snapshot_entries: int = 1000
+    """A snapshot is taken when so many entries were applied since the last; 0: never."""
+    keep_entries: int = 100
+    """The tail of the log that is kept for slow followers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,8 @@ def _settings(draw: random.Random) -> Settings:
         fsync_mean_us=draw.choice((50, 300, 5000)),
         gather_us=draw.choice((10, 100, 2000)),
         session_ttl_ms=draw.choice((5_000, 3_600_000, 3_600_000)),
+        snapshot_entries=draw.choice((30, 100, 400, 1000)),
+        keep_entries=draw.choice((0, 5, 100)),
     )
 
 

@@ -15,7 +15,7 @@ from lattice_core.sim.plan import Plan
 from lattice_core.sim.recorder import Recorder
 from lattice_core.sim.world import World
 from lattice_core.verify.history import Operation
-from lattice_core.verify.linearizability import Verdict, check_history
+from lattice_core.verify.linearizability import Budget, Verdict, check_history
 
 
 @dataclass(slots=True)
@@ -74,9 +74,10 @@ def run(plan: Plan, *, recorder: Recorder | None = None, progress: Callable[[Wor
             report.violations.append(_violation(world, "exception", message))
     report.history = world.history
     if not report.violations:
-        report.verdict = check_history(world.history)
+        report.verdict = check_history(world.history, budget=Budget(seconds=None))
         if report.verdict.linearizable is not True:
-            text = str(report.verdict.counterexample or "the checker ran out of its budget")
+            counterexample = report.verdict.counterexample
+            text = counterexample.explanation if counterexample is not None else "the checker ran out of its budget"
             name = "linearizability" if report.verdict.linearizable is False else "linearizability-undecided"
             report.violations.append(_violation(world, name, text))
     report.trace_hash = world.trace_hash

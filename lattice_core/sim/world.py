@@ -32,7 +32,7 @@ from lattice_core.raft.ready import RoleChanged
 from lattice_core.raft.types import Configuration, Entry, Member, NodeId, Role
 from lattice_core.sim.clients import SimClient
 from lattice_core.sim.invariants import Invariants, Violation
-from lattice_core.sim.node import WAL_DIRECTORY, Answer, Request, SimNode
+from lattice_core.sim.node import Answer, Request, SimNode
 from lattice_core.sim.plan import LEADER, Fault, Plan
 from lattice_core.sim.recorder import Recorder
 from lattice_core.verify.history import Operation
@@ -56,10 +56,10 @@ class World:
         self.counters: dict[str, int] = {}
         self.history: list[Operation] = []
         self.acknowledged_writes = 0
-        self.invariants = Invariants()
         self.configuration = Configuration.of_voters(
             Member(number, f"n{number}", f"10.0.0.{number}:7500") for number in range(1, plan.nodes + 1)
         )
+        self.invariants = Invariants(self.configuration)
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
         self._hash = hashlib.blake2b(digest_size=16)
@@ -141,6 +141,8 @@ class World:
     def _heal(self) -> None:
         """Nothing fails any more: the cluster must come together (liveness), and then agree."""
         self.note(0, "the world heals")
+        if self.recorder is not None:
+            self.recorder.healed_ns = self.now_ns
         self._armed.clear()
         self._cuts.clear()
         self._extra_ns.clear()
@@ -210,6 +212,12 @@ class World:
         if network.duplicate and chance.random() < network.duplicate:
             extra_ns = int(chance.expovariate(1 / (10 * network.delay_mean_us)) * 1000)
             self.later(delay_ns + extra_ns, self._deliver, message)
+            if self.recorder is not None:
+                self.recorder.sent(self.now_ns, self.now_ns + delay_ns + extra_ns, message)
+
+    def connected(self, sender: NodeId, to: NodeId) -> bool:
+        """Whether the link is up in both directions, as a stream needs it."""
+        return (sender, to) not in self._cuts and (to, sender) not in self._cuts
 
     def _lost(self, message: Message) -> None:
         if self.recorder is not None:
@@ -311,6 +319,8 @@ class World:
         elif kind == "pause":
             node.paused_until_ns = max(node.paused_until_ns, self.now_ns + for_ns)
             self.note(node.id, f"stands still for {fault.for_ms} ms")
+            if self.recorder is not None:
+                self.recorder.paused(self.now_ns, node.paused_until_ns, node.id)
         elif kind == "isolate":
             self._cut([(node.id, other) for other in others] + [(other, node.id) for other in others], for_ns)
         elif kind == "deaf":
@@ -347,6 +357,8 @@ class World:
             done = self._transfer(fault)
         if done:
             self.faults[kind] = self.faults.get(kind, 0) + 1
+            if self.recorder is not None:
+                self.recorder.fault(self.now_ns, fault, node.id)
 
     def _end(self, node: SimNode, for_ns: int, *, power_lost: bool) -> bool:
         if node.raft is None:
@@ -363,7 +375,7 @@ class World:
         if node.dead_for_good:
             return False
         node.end(power_lost=True)
-        where = node.fs.flip_bit(WAL_DIRECTORY)
+        where = node.fs.flip_bit("/data")
         if where is not None:
             self.note(node.id, f"loses power, and a bit flips in {where}")
             node.flipped = True
@@ -420,6 +432,8 @@ class World:
         if armed is None or armed[0] < self.now_ns:
             return None
         self.faults[kind] = self.faults.get(kind, 0) + 1
+        if self.recorder is not None:
+            self.recorder.fault(self.now_ns, armed[1], 0)
         return armed[1]
 
     def leader_appended(self, node: SimNode) -> None:

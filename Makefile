@@ -41,7 +41,7 @@ cluster: $(VENV)/.dev ## Tests with real server processes on loopback
 	$(BIN)/python -m pytest -m cluster
 
 sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
-	$(BIN)/python tools/sim_campaign.py --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)
+	$(BIN)/lattice sim --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)
 
 bench: $(VENV)/.dev ## The figures of issue 2: puts a second, latency, fail-over
 	$(BIN)/python benchmarks/put_latency.py

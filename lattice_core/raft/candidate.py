@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lattice_core.raft import quorum
-from lattice_core.raft.messages import PreVoteRequest, PreVoteResponse, VoteRequest, VoteResponse
+from lattice_core.raft.messages import PreVoteRequest, PreVoteResponse, TimeoutNow, VoteRequest, VoteResponse
 from lattice_core.raft.role import RoleState
 from lattice_core.raft.types import NodeId, Role
 
@@ -29,13 +29,16 @@ class _Campaign(RoleState):
     def begin(self) -> None:
         raise NotImplementedError  # both candidates ask for something
 
+    def election_deadline(self) -> int:
+        return self.deadline_ns
+
     def _electors(self) -> list[NodeId]:
         """The voters to ask, in a fixed order."""
         return sorted(self.node.configuration.all_voters - {self.node.id})
 
     def on_deadline(self) -> None:
         # A split vote, or nobody there: once more, after a new random wait (SAFETY 4).
-        if self.node.configuration.is_voter(self.node.id):
+        if self.node.may_campaign:
             self.node.become_pre_candidate("no majority answered in time")
         else:
             self.node.become_follower(self.node.term, None, "no longer a voter")
@@ -50,12 +53,20 @@ class _Campaign(RoleState):
         if quorum.is_quorum(self.node.configuration, self.granted):
             self.won()
         elif quorum.is_lost(self.node.configuration, self.refused):
-            deadline = self.deadline_ns
             self.node.become_follower(self.node.term, None, "a majority refused")
-            self.node.state.deadline_ns = deadline
 
     def won(self) -> None:
         raise NotImplementedError  # both candidates win something
+
+    def on_timeout_now(self, message: TimeoutNow) -> None:
+        # It campaigns anyway; but its leader is alive after all, and vouches for it.
+        self._follow(message.sender).on_timeout_now(message)
+
+    def on_vote_granted(self) -> None:
+        """Whoever gives its vote away stops asking for itself: winning would depose the one just voted for."""
+        node = self.node
+        node.become_follower(node.term, None, f"voted for {node.name(node.voted_for)}")
+        node.state.on_vote_granted()
 
 
 class PreCandidate(_Campaign):
@@ -66,8 +77,7 @@ class PreCandidate(_Campaign):
     def begin(self) -> None:
         node = self.node
         for peer in self._electors():
-            # Depends on nothing durable: the term is only proposed.
-            node.send(PreVoteRequest(node.id, peer, node.term + 1, node.log.last_index, node.log.last_term))
+            node.send_at_once(PreVoteRequest(node.id, peer, node.term + 1, node.log.last_index, node.log.last_term))
         self._count(node.id, True)
 
     def on_pre_vote_response(self, message: PreVoteResponse) -> None:

@@ -65,12 +65,19 @@ class Durability:
         self.durable_index = min(self.durable_index, index - 1)
 
     def restored(self, snapshot: SnapshotMeta, keep_suffix: bool) -> None:
-        """The log was replaced, or its head, by ``snapshot``."""
+        """The log was replaced, or its head, by ``snapshot``.
+
+        What storage holds after the snapshot stays there only if the log here keeps it; otherwise the unit says
+        so with ``truncate_from``, so that no storage has to guess which of the two it is.
+        """
         index = snapshot.last_included_index
         if not keep_suffix:
             self.truncated(index + 1)
-            self._truncate_from = None  # the restart of the log says it all
-            self.handed_index = index
+            self._truncate_from = index + 1
+        elif self._truncate_from is not None:
+            self._truncate_from = max(self._truncate_from, index + 1)  # below it there is nothing left to remove
+        # Entries up to the snapshot's index that were never handed over now never need to be.
+        self.handed_index = max(self.handed_index, index)
         self._snapshot = snapshot
 
     def has_work(self, hard_state: HardState, log: RaftLog) -> bool:

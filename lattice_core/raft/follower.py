@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lattice_core.raft.errors import Busy, InvariantViolation, NotLeader, Refused
+from lattice_core.raft.errors import Busy, InvariantViolation, NotLeader
 from lattice_core.raft.messages import (
     AppendConflict,
     AppendEntries,
@@ -34,9 +34,11 @@ class Follower(RoleState):
 
     role = Role.FOLLOWER
 
-    def __init__(self, node: RaftNode) -> None:
+    def __init__(self, node: RaftNode, election_deadline_ns: int | None = None) -> None:
         super().__init__(node)
-        self.election_deadline_ns = node.draw_election_deadline()
+        self.election_deadline_ns = (
+            election_deadline_ns if election_deadline_ns is not None else node.draw_election_deadline()
+        )
         # Forwarded reads: id on the wire -> (the driver's request id, when to give up).
         self._forwarded: dict[int, tuple[int, int]] = {}
 
@@ -51,18 +53,20 @@ class Follower(RoleState):
     def deadline_ns(self, value: int) -> None:
         self.election_deadline_ns = value
 
+    def election_deadline(self) -> int:
+        return self.election_deadline_ns  # not ``deadline_ns``: a waiting read must not hasten an election
+
     def on_deadline(self) -> None:
         node = self.node
         self._give_up_old_reads()
         if node.now_ns < self.election_deadline_ns:
             return
         self.election_deadline_ns = node.draw_election_deadline()
-        if node.configuration.is_voter(node.id):
-            node.become_pre_candidate(
-                f"heard nothing from {node.name(node.leader_id)}" if node.leader_id is not None else "no leader heard"
-            )
-        elif node.leader_id is not None:
-            node.leader_id = None  # a learner does not campaign; it only stops pointing at a silent leader
+        reason = f"heard nothing from {node.name(node.leader_id)}" if node.leader_id is not None else "no leader heard"
+        if node.may_campaign:
+            node.become_pre_candidate(reason)
+        else:
+            node.forget_leader(reason)
 
     def on_leave(self) -> None:
         for request_id, _ in self._forwarded.values():
@@ -83,16 +87,20 @@ class Follower(RoleState):
     def on_append_entries(self, message: AppendEntries) -> None:
         node, log = self.node, self.node.log
         entries = message.entries
-        previous = message.prev_log_index
-        if entries and (entries[0].index != previous + 1 or entries[-1].index != previous + len(entries)):
-            raise Refused(f"entries of AppendEntries after {previous} are not contiguous")
+        previous, previous_term = message.prev_log_index, message.prev_log_term
         self._hear(message.sender)
         if previous < log.commit_index:
             # Committed entries agree with every later leader's log (Leader Completeness), so whatever of
             # this message lies at or below the commit index is here already, if perhaps compacted.
-            entries = entries[log.commit_index - previous :]
+            known = entries[: log.commit_index - previous]
+            if known:
+                previous, previous_term = known[-1].index, known[-1].term
+            self._require_agreement(message, previous, previous_term)
+            entries = entries[len(known) :]
             previous = log.commit_index
-        elif log.term_at(previous) != message.prev_log_term:
+        elif log.term_at(previous) != previous_term:
+            if previous == log.commit_index:
+                self._require_agreement(message, previous, previous_term)
             self._send_conflict(message)
             return
         for position, entry in enumerate(entries):
@@ -108,6 +116,15 @@ class Follower(RoleState):
         # "Durably": the answer leaves only when all that this node has appended so far is on disk.
         node.send(AppendSuccess(node.id, message.sender, node.term, match, message.round), when_durable=True)
 
+    def _require_agreement(self, message: AppendEntries, index: int, term: int) -> None:
+        """Going on with a leader that has another entry where we have committed would lose an acknowledged one."""
+        ours = self.node.log.term_at(index)
+        if ours is not None and ours != term:
+            raise InvariantViolation(
+                f"{self.node.name(message.sender)} leads term {message.term} with an entry {index} of term {term}; "
+                f"the one committed here is of term {ours}"
+            )
+
     def _send_conflict(self, message: AppendEntries) -> None:
         node, log = self.node, self.node.log
         rejected = message.prev_log_index
@@ -116,7 +133,9 @@ class Follower(RoleState):
         index = (
             log.last_index + 1 if term is None else max(log.first_index_of_term(term, rejected), log.commit_index + 1)
         )
-        node.send(AppendConflict(node.id, message.sender, node.term, rejected, term, index, message.round))
+        node.send(
+            AppendConflict(node.id, message.sender, node.term, rejected, term, index, message.round, message.flight)
+        )
 
     def on_heartbeat(self, message: Heartbeat) -> None:
         node = self.node
@@ -151,8 +170,8 @@ class Follower(RoleState):
         node = self.node
         if node.leader_id is None:
             raise NotLeader(None)
-        if len(self._forwarded) >= node.config.max_pending_reads:
-            raise Busy("too many reads wait for the leader")
+        if len(self._forwarded) + node.unapplied_reads >= node.config.max_pending_reads:
+            raise Busy(f"{len(self._forwarded)} reads wait for the leader, {node.unapplied_reads} to be applied")
         node.next_forward_id += 1
         self._forwarded[node.next_forward_id] = (
             request_id,

@@ -49,6 +49,7 @@ class Leader(RoleState):
         super().__init__(node)
         self.progress: dict[NodeId, Progress] = {}
         self.reads = LeaderReads()
+        self.term = node.term
         self.term_start_index = node.log.last_index + 1
         """Where this leader's no-op goes: once that is committed, so is everything before it."""
         self.uncommitted_bytes = sum(
@@ -60,6 +61,7 @@ class Leader(RoleState):
         self._lease_given_up = False
         self._heartbeat_due_ns = node.now_ns
         self._announce_commit = False
+        self._departed_until_ns = 0
 
     def begin(self) -> None:
         """Just elected: a no-op of the new term, and heartbeats so that everyone knows (sections 5.4.2, 8)."""
@@ -94,7 +96,9 @@ class Leader(RoleState):
             if read.origin is None:
                 self.node.refuse_read(read.request_id)
         if self.transfer_target is not None:
-            self.node.event(TransferEnded(self.transfer_target, None))
+            taken_over = self.node.term > self.term
+            self.node.event(TransferEnded(self.transfer_target, None if taken_over else "this server stopped leading"))
+            self.transfer_target = None
 
     def _heartbeat(self) -> None:
         """Start a round and tell everyone."""
@@ -102,6 +106,7 @@ class Leader(RoleState):
         self._heartbeat_due_ns = self.node.now_ns + self.node.config.heartbeat_interval_ns
         for peer in self.progress:
             self._send_heartbeat(peer)
+        self._forget_departed()
         self._quorum_echoed()  # a leader that is the only voter has its quorum already
 
     def _send_heartbeat(self, peer: NodeId) -> None:
@@ -144,6 +149,7 @@ class Leader(RoleState):
             for peer, progress in self.progress.items():
                 if progress.sent_commit < min(progress.match_index, self.node.log.commit_index):
                     self._send_heartbeat(peer)
+            self._forget_departed()
 
     def _send_due(self, peer: NodeId, progress: Progress) -> None:
         log, config = self.node.log, self.node.config
@@ -155,7 +161,7 @@ class Leader(RoleState):
                     return
         elif progress.state is ProgressState.PROBE and not progress.probe_sent:
             self._send_append(peer, progress, config.max_append_bytes)
-            progress.probe_sent = True
+            progress.probed(self.node.now_ns + config.heartbeat_interval_ns)
 
     def _send_append(self, peer: NodeId, progress: Progress, max_bytes: int) -> bool:
         """Send what follows ``next_index``; False: it is compacted here, and a snapshot goes instead."""
@@ -171,7 +177,15 @@ class Leader(RoleState):
         progress.sent_commit = max(progress.sent_commit, min(log.commit_index, previous + len(entries)))
         node.send(
             AppendEntries(
-                node.id, peer, node.term, previous, previous_term, entries, log.commit_index, self.reads.round
+                node.id,
+                peer,
+                node.term,
+                previous,
+                previous_term,
+                entries,
+                log.commit_index,
+                self.reads.round,
+                progress.flight,
             )
         )
         if entries and progress.state is ProgressState.REPLICATE:
@@ -198,22 +212,25 @@ class Leader(RoleState):
         if progress is None:
             return
         advanced = progress.acknowledged(message.match_index, node.now_ns)
-        if progress.state is ProgressState.PROBE or (
-            progress.state is ProgressState.SNAPSHOT and progress.match_index >= progress.pending_snapshot_index
-        ):
+        if progress.state is ProgressState.PROBE:
+            # A late answer to something sent long before the probe does not answer the probe.
+            if message.match_index >= progress.next_index - 1:
+                progress.become_replicate()
+        elif progress.state is ProgressState.SNAPSHOT and progress.match_index >= progress.pending_snapshot_index:
             progress.become_replicate()
         if advanced:
             self._maybe_commit()
             self._maybe_send_timeout_now()
 
     def on_append_conflict(self, message: AppendConflict) -> None:
+        node = self.node
+        if message.rejected_index > node.log.last_index:
+            raise Refused(f"{node.name(message.sender)} rejects entry {message.rejected_index}, never sent")
         progress = self._heard(message.sender, message.round)
         if progress is None or message.rejected_index <= progress.match_index:
             return  # overtaken by an acknowledgement: it must not lower anything (SAFETY 14)
-        if progress.state is ProgressState.SNAPSHOT:
-            return
-        if progress.state is ProgressState.PROBE and message.rejected_index != progress.next_index - 1:
-            return  # the answer to an earlier probe
+        if message.flight != progress.flight or progress.state is ProgressState.SNAPSHOT:
+            return  # about what was sent before the last change of state
         agree = message.conflict_index
         if message.conflict_term is not None:
             last = self.node.log.last_index_of_term(message.conflict_term, message.rejected_index)
@@ -227,7 +244,8 @@ class Leader(RoleState):
         if progress is None:
             return
         if progress.state is ProgressState.PROBE:
-            progress.probe_sent = False  # the last probe or its answer may be lost; ask again
+            if node.now_ns >= progress.probe_again_ns:
+                progress.probe_sent = False  # the last probe or its answer may be lost; ask again
         elif progress.state is ProgressState.REPLICATE and progress.inflight_count:
             waited = node.now_ns - progress.last_ack_ns
             if waited > 2 * node.config.heartbeat_interval_ns:
@@ -283,12 +301,10 @@ class Leader(RoleState):
 
     def on_configuration_changed(self) -> None:
         node = self.node
-        wanted = [member.id for member in node.configuration.members if member.id != node.id]
-        for peer in [peer for peer in self.progress if peer not in wanted]:
-            del self.progress[peer]
-        for peer in wanted:
-            if peer not in self.progress:
-                self.progress[peer] = Progress(node.log.last_index + 1, node.now_ns)
+        for configuration in node.log.configurations_in_doubt():
+            for member in configuration.members:
+                if member.id != node.id and member.id not in self.progress:
+                    self.progress[member.id] = Progress(node.log.last_index + 1, node.now_ns)
         if self.transfer_target is not None and self.transfer_target not in node.configuration.voters:
             self._abort_transfer("it is no longer a voter")
 
@@ -303,9 +319,21 @@ class Leader(RoleState):
             raise Refused("a membership change is still under way; wait until it is finished")
         return self._append(next_configuration(node.configuration, change)).index
 
+    def _forget_departed(self) -> None:
+        """Who has left is served until it has been told so, or an election timeout has passed: else it could not
+        know that it is no longer needed, and would go on asking for votes."""
+        node = self.node
+        in_doubt = node.log.configurations_in_doubt()
+        for peer, progress in list(self.progress.items()):
+            if any(peer in configuration for configuration in in_doubt):
+                continue
+            if progress.sent_commit >= node.log.configuration_index or node.now_ns >= self._departed_until_ns:
+                del self.progress[peer]
+
     def _configuration_committed(self) -> None:
         node = self.node
         self._announce_commit = True
+        self._departed_until_ns = node.now_ns + node.config.election_timeout_max_ns
         if node.configuration.is_joint:
             self._append(leave_joint(node.configuration))
         elif node.id not in node.configuration.voters:
@@ -317,18 +345,16 @@ class Leader(RoleState):
     # ---- reads --------------------------------------------------------------------------------------
 
     def read_index(self, request_id: int) -> None:
-        self._add_read(PendingRead(request_id, None))
+        node = self.node
+        if len(self.reads) + node.unapplied_reads >= node.config.max_pending_reads:
+            raise Busy(f"{len(self.reads)} reads wait for a majority, {node.unapplied_reads} to be applied")
+        self.reads.waiting.append(PendingRead(request_id, None))
 
     def on_read_index_request(self, message: ReadIndexRequest) -> None:
         if len(self.reads) < self.node.config.max_pending_reads:
-            self._add_read(PendingRead(message.request_id, message.sender))
+            self.reads.waiting.append(PendingRead(message.request_id, message.sender))
         else:
             super().on_read_index_request(message)
-
-    def _add_read(self, read: PendingRead) -> None:
-        if len(self.reads) >= self.node.config.max_pending_reads:
-            raise Busy(f"{len(self.reads)} reads wait for a majority")
-        self.reads.waiting.append(read)
 
     def _confirm_waiting_reads(self) -> None:
         """A round that starts now, for every read that has arrived; appends due anyway carry it."""

@@ -44,7 +44,6 @@ class RaftLog:
             self.offset = self.offset_term = 0
             self.configurations = [(0, NO_CONFIGURATION)]
         else:
-            # A tail kept for slow followers may start before the snapshot.
             self.offset, self.offset_term = snapshot.last_included_index, snapshot.last_included_term
             self.configurations = [(self.offset, snapshot.configuration)]
         self.commit_index = self.applied_index = self.offset
@@ -68,6 +67,22 @@ class RaftLog:
     @property
     def configuration_index(self) -> int:
         return self.configurations[-1][0]
+
+    def configurations_in_doubt(self) -> list[Configuration]:
+        """Those any of which may turn out to be in force: the newest one committed and all after it, newest first."""
+        found = []
+        for at, configuration in reversed(self.configurations):
+            found.append(configuration)
+            if at <= self.commit_index:
+                break
+        return found
+
+    def configuration_at(self, index: int) -> Configuration:
+        """The configuration in force at ``index``: what a snapshot taken there has to carry."""
+        for at, configuration in reversed(self.configurations):
+            if at <= index:
+                return configuration
+        raise InvariantViolation(f"the configuration at {index} is compacted away (the log begins at {self.offset})")
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at ``index``; None where it is compacted away or not there yet."""

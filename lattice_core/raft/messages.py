@@ -78,6 +78,19 @@ class AppendEntries:
     entries: tuple[Entry, ...]
     leader_commit: int
     round: int
+    flight: int = 0
+    """Echoed by a conflict; see :class:`~lattice_core.raft.progress.Progress`."""
+
+    def fault(self) -> str | None:
+        """Why no correct leader can have sent this; None if one can."""
+        index, term = self.prev_log_index, self.prev_log_term
+        for entry in self.entries:
+            if entry.index != index + 1:
+                return f"entry {entry.index} cannot follow entry {index}"
+            if entry.term < term:
+                return f"entry {entry.index} of term {entry.term} cannot follow one of term {term}"
+            index, term = entry.index, entry.term
+        return f"entry {index} is of term {term}, later than its leader's, {self.term}" if term > self.term else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,7 @@ class AppendConflict:
     conflict_term: int | None
     conflict_index: int
     round: int
+    flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,11 @@ class InstallSnapshot:
     term: int
     snapshot: SnapshotMeta
     round: int
+
+    def fault(self) -> str | None:
+        """Why no correct leader can have sent this; None if one can."""
+        term = self.snapshot.last_included_term
+        return f"a snapshot of term {term}, later than its leader's, {self.term}" if term > self.term else None
 
 
 @dataclass(frozen=True, slots=True)

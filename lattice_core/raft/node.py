@@ -179,6 +179,11 @@ class RaftNode:
         return self.log.snapshot.last_included_index if self.log.snapshot is not None else 0
 
     @property
+    def unapplied_reads(self) -> int:
+        """How many reads are confirmed and wait until their index is applied here."""
+        return len(self._unapplied_reads)
+
+    @property
     def progress(self) -> Mapping[NodeId, Progress]:
         """The leader's view of the others; empty elsewhere."""
         return self.state.progress if isinstance(self.state, Leader) else {}
@@ -187,6 +192,15 @@ class RaftNode:
     def protects_leader(self) -> bool:
         """A leader was heard from so recently that nobody gets this server's vote (thesis section 4.2.3)."""
         return self.is_leader or self.now_ns < self.protect_until_ns
+
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this server votes in the newest configuration, or in one that this may give way to again.
+
+        Who is not in its own newest configuration is still needed until that is committed: its log may be longer
+        than that of all who could be elected without it (thesis section 4.2.2). Its own vote does not count then.
+        """
+        return any(configuration.is_voter(self.id) for configuration in self.log.configurations_in_doubt())
 
     # ---- inputs -------------------------------------------------------------------------------------
 
@@ -215,6 +229,10 @@ class RaftNode:
         if kind is VoteRequest:
             self._on_vote_request(message)  # type: ignore[arg-type]
             return
+        if kind is AppendEntries or kind is InstallSnapshot:
+            fault = message.fault()  # type: ignore[union-attr]
+            if fault is not None:
+                raise Refused(f"{kind.__name__} from {self.name(message.sender)}: {fault}")
         if message.term > self.term:
             leader = message.sender if kind in _FROM_A_LEADER else None
             self.become_follower(message.term, leader, f"saw term {message.term} from {self.name(message.sender)}")
@@ -285,9 +303,15 @@ class RaftNode:
             self._release_reads()
 
     def compacted(self, snapshot: SnapshotMeta, through: int, now_ns: int) -> None:
-        """The driver has made ``snapshot`` durable; forget entries up to ``through``, keep those after it."""
+        """The driver has made ``snapshot`` durable; forget entries up to ``through``, keep those after it.
+
+        A snapshot may be published only when the log up to it is durable here (``durability.durable_index``):
+        after a crash it would otherwise be of a term that the disk does not know. One that was overtaken by
+        a newer, received from the leader while it was written, says nothing new and is passed over.
+        """
         self._advance(now_ns)
-        self.log.compact(snapshot, through)
+        if snapshot.last_included_index > self.snapshot_index:
+            self.log.compact(snapshot, max(through, self.log.offset))
 
     def report_unreachable(self, peer: NodeId, now_ns: int) -> None:
         """Messages to ``peer`` were dropped on this side: probe before sending more."""
@@ -361,6 +385,10 @@ class RaftNode:
         else:
             self._messages.append(message)
 
+    def send_at_once(self, message: PreVoteRequest | PreVoteResponse) -> None:
+        """Queue a message whose term is only proposed: nothing durable depends on it (thesis section 9.6)."""
+        self._messages.append(message)
+
     def event(self, event: Event) -> None:
         self._events.append(event)
 
@@ -381,23 +409,16 @@ class RaftNode:
         assert term >= self.term
         if term > self.term:
             self.term, self.voted_for = term, None
-        # A follower that merely sees a newer term keeps its timer: only a granted vote or a leader's
+        # Who merely sees a newer term, or is refused, keeps its timer: only a granted vote or a leader's
         # message resets it (SAFETY 4).
-        deadline = self.state.deadline_ns if isinstance(self.state, Follower) else None
-        self.state.on_leave()
-        follower = Follower(self)
-        if deadline is not None:
-            follower.deadline_ns = deadline
-        self._become(follower, leader_id, reason)
+        self._become(Follower(self, self.state.election_deadline()), leader_id, reason)
 
     def become_pre_candidate(self, reason: str) -> None:
-        self.state.on_leave()
         candidate = PreCandidate(self)
         self._become(candidate, None, reason)
         candidate.begin()
 
     def become_candidate(self, reason: str, *, leadership_transfer: bool = False) -> None:
-        self.state.on_leave()
         self.term += 1
         self.voted_for = self.id
         candidate = Candidate(self, leadership_transfer=leadership_transfer)
@@ -405,10 +426,14 @@ class RaftNode:
         candidate.begin()
 
     def become_leader(self, reason: str) -> None:
-        self.state.on_leave()
         leader = Leader(self)
         self._become(leader, self.id, reason)
         leader.begin()
+
+    def forget_leader(self, reason: str) -> None:
+        """The leader is silent; this server, which does not campaign, stops pointing at it."""
+        if self.leader_id is not None:
+            self._become(self.state, None, reason)
 
     def set_leader(self, leader_id: NodeId) -> None:
         """A message of this term's leader has arrived at a follower."""
@@ -463,9 +488,11 @@ class RaftNode:
         raise NotLeader(self.leader_id)
 
     def _become(self, state: RoleState, leader_id: NodeId | None, reason: str) -> None:
-        self.state = state
+        former, self.state = self.state, state
         self.leader_id = leader_id
         self.event(RoleChanged(state.role, self.term, leader_id, reason))
+        if former is not state:
+            former.on_leave()  # last: whom it turns away hears of the leader that is, not of the one that was
 
     def _configuration_changed(self) -> None:
         self.event(ConfigurationChanged(self.log.configuration_index, self.log.configuration))
@@ -488,9 +515,11 @@ class RaftNode:
             and not self.protects_leader
             and self.log.is_up_to_date(message.last_log_index, message.last_log_term)
         )
-        term = message.term if granted else self.term
-        # Nothing durable depends on it: a pre-vote promises nothing.
-        self._messages.append(PreVoteResponse(self.id, message.sender, term, granted))
+        if granted:
+            self.send_at_once(PreVoteResponse(self.id, message.sender, message.term, True))
+        else:
+            # Our own term, which the receiver takes over: it waits until it is durable, like any other.
+            self.send(PreVoteResponse(self.id, message.sender, self.term, False))
 
     def _on_pre_vote_response(self, message: PreVoteResponse) -> None:
         if not message.granted and message.term > self.term:
@@ -500,14 +529,18 @@ class RaftNode:
 
     def _on_vote_request(self, message: VoteRequest) -> None:
         """RequestVote (sections 5.2 and 5.4.1), with the leader's protection of thesis section 4.2.3."""
+        protected = self.protects_leader and not message.leadership_transfer
         if message.term > self.term:
-            if self.protects_leader and not message.leadership_transfer:
+            if protected:
                 return  # not even the term is taken over: a disruptive server is not heard (SAFETY 35)
             self.become_follower(
                 message.term, None, f"{self.name(message.sender)} asks for votes in term {message.term}"
             )
+        # The protection holds within our own term too: we may have learned of the term, without any vote,
+        # from somebody else's answer while a leader of an earlier term relies on its lease (SAFETY 41).
         granted = (
-            message.term == self.term
+            not protected
+            and message.term == self.term
             and self.voted_for in (None, message.sender)
             and self.log.is_up_to_date(message.last_log_index, message.last_log_term)
         )

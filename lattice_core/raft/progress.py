@@ -7,6 +7,12 @@ Three states (after etcd's ``tracker/progress.go``):
   window bounded in messages and bytes, so that a slow or dead peer costs bounded memory (SAFETY 15).
 * SNAPSHOT: what the follower needs is compacted; nothing is sent until the snapshot has arrived or failed.
 
+A *flight* is what was sent since the state last changed. When one message of a flight is lost or overtaken,
+the follower rejects all that come after it; the first rejection starts a new flight, and the rest, which
+carry the old flight's number, must not start others: each would send a whole window again, and the
+rejections of those again (found by the simulator: reordering links, one entry a message, and a thousand
+appends for each entry).
+
 Invariants: match_index never decreases while this object lives (SAFETY 14); match_index < next_index;
 in PROBE and SNAPSHOT the window is empty.
 """
@@ -29,12 +35,14 @@ class Progress:
     __slots__ = (
         "_inflight",
         "acked_round",
+        "flight",
         "inflight_bytes",
         "last_ack_ns",
         "last_heard_ns",
         "match_index",
         "next_index",
         "pending_snapshot_index",
+        "probe_again_ns",
         "probe_sent",
         "sent_commit",
         "state",
@@ -44,7 +52,9 @@ class Progress:
         self.state = ProgressState.PROBE
         self.match_index = 0
         self.next_index = next_index
+        self.flight = 0
         self.probe_sent = False
+        self.probe_again_ns = 0
         self.pending_snapshot_index = 0
         self.acked_round = 0
         self.sent_commit = 0
@@ -81,10 +91,17 @@ class Progress:
         self.match_index = match_index
         return True
 
+    def probed(self, again_ns: int) -> None:
+        """A probe is on its way (PROBE). It counts as lost when a heartbeat is answered after ``again_ns``, not
+        by every answer: reads make heartbeats, many times faster than a slow disk takes a full probe."""
+        self.probe_sent = True
+        self.probe_again_ns = again_ns
+
     def become_probe(self, next_index: int) -> None:
         self.state = ProgressState.PROBE
         self.next_index = max(next_index, self.match_index + 1)
         self.probe_sent = False
+        self.probe_again_ns = 0
         self.pending_snapshot_index = 0
         self._clear_window()
 
@@ -100,5 +117,6 @@ class Progress:
         self._clear_window()
 
     def _clear_window(self) -> None:
+        self.flight += 1
         self._inflight.clear()
         self.inflight_bytes = 0

@@ -36,11 +36,13 @@ class Persist:
     """Set when term or vote changed. Written before ``truncate_from`` and ``entries`` of the same unit."""
 
     snapshot: SnapshotMeta | None
-    """Publish the received snapshot, restart the log after it, restore the state machine from it, then
-    call ``applied(last_included_index)``. ``entries`` that follow it come after it in the log."""
+    """Publish the received snapshot, let the log begin after it, restore the state machine from it, then
+    call ``applied(last_included_index)``. Entries on disk beyond it stay (they may be acknowledged), unless
+    ``truncate_from`` removes them or the log on disk does not reach it."""
 
     truncate_from: int | None
-    """Remove the log's entries with this index and above before appending ``entries``."""
+    """Remove the log's entries with this index and above before appending ``entries``; beside ``snapshot``
+    it is always beyond that. There may be none."""
 
     entries: tuple[Entry, ...]
     """Append these; the first follows what the log holds after ``snapshot`` and ``truncate_from``."""
@@ -96,7 +98,10 @@ class ConfigurationChanged:
 
 @dataclass(frozen=True, slots=True)
 class TransferEnded:
-    """A leadership transfer that this node began is over; ``reason`` is None where the target took over."""
+    """A leadership transfer that this node began is over.
+
+    ``reason`` says why it failed. None: a newer term has begun, the target's unless another was faster.
+    """
 
     target: NodeId
     reason: str | None

@@ -41,8 +41,12 @@ class RoleState:
     def on_deadline(self) -> None:
         raise NotImplementedError  # every role has a timer
 
+    def election_deadline(self) -> int | None:
+        """When this role would campaign (again); None: it waits for no election."""
+        return None
+
     def on_leave(self) -> None:
-        """The role ends; tell whoever waits for something that now will not come."""
+        """The role has ended, another is in its place; tell whoever waits for something that now will not come."""
 
     def flush(self) -> None:
         """A Ready is about to be built: send what was left to be gathered."""

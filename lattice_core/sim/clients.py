@@ -29,6 +29,7 @@ class SimClient:
         self.number = number
         self.process = number
         self.chance = world.stream(f"client-{number}")
+        self.pinned = world.plan.workload.clients <= number < world.plan.callers
         self.stopped = False
         self.busy = False
         self.target = self.chance.randint(1, world.plan.nodes)
@@ -50,7 +51,8 @@ class SimClient:
 
     def _pause(self) -> None:
         self.busy = False
-        think_ns = int(self.chance.expovariate(1 / self.world.plan.workload.think_ms) * MILLISECOND_NS)
+        think_ms = 100 if self.pinned else self.world.plan.workload.think_ms
+        think_ns = int(self.chance.expovariate(1 / think_ms) * MILLISECOND_NS)
         self.world.later(think_ns, self._next, None)
 
     def _next(self, _: None) -> None:
@@ -61,10 +63,13 @@ class SimClient:
         key = b"k%d-%d" % (self.chance.randrange(workload.keys), epoch)
         names: tuple[OpName, ...] = ("put", "get", "delete", "cas")
         op = self.chance.choices(names, (workload.put, workload.get, workload.delete, workload.cas))[0]
+        if self.pinned:
+            self.call("get", key, None, None, "lease")
+            return
         value = expected = None
         if op in ("put", "cas"):
             self._values += 1
-            value = b"%d.%d" % (self.number, self._values)
+            value = (b"%d.%d" % (self.number, self._values)).ljust(workload.value_bytes, b".")
         if op == "cas":
             expected = self._last_read.get(key)
         kind = "write"
@@ -127,6 +132,12 @@ class SimClient:
     def _try_elsewhere(self, leader: int | None) -> None:
         world = self.world
         self._attempt += 1  # a late answer to the old attempt is not for us
+        if self.pinned:
+            # A read that fails says nothing; stay where the last leader was, but for a good hint now and then.
+            if leader is not None and self.chance.random() < 0.2:
+                self.target = leader
+            self._finish("fail")
+            return
         if world.now_ns + _RETRY_PAUSE_NS >= self._deadline_ns:
             self._finish("unknown" if self._may_be_applied else "fail")
             return
@@ -197,7 +208,7 @@ class SimClient:
             )
         )
         if unknown:
-            self.process += self.world.plan.workload.clients + 1
+            self.process += self.world.plan.callers + 1
         self._wanted = None
         if len(self._last_read) > 64:
             self._last_read.clear()

@@ -22,8 +22,9 @@ from lattice_core.raft.types import Entry, NodeId, Role, SnapshotMeta
 from lattice_core.sim.disk import SimFileSystem
 from lattice_core.sim.invariants import DurableLog, Violation
 from lattice_core.sim.plan import Clock
-from lattice_core.sim.snapshots import CLUSTER_ID, SnapshotKeeper, mark_of
+from lattice_core.sim.snapshots import CLUSTER_ID, SNAPSHOT_DIRECTORY, SnapshotKeeper, mark_of
 from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.restart import restart
 from lattice_core.storage.wal import Wal
 
 if TYPE_CHECKING:
@@ -133,8 +134,12 @@ class SimNode:
                 Wal.create(
                     self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes, initial=first
                 ).close()
-            self.wal, recovery = Wal.open(self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes)
-            state, machine = self.snapshots.recover(recovery)
+            begun = restart(
+                self.fs, WAL_DIRECTORY, SNAPSHOT_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes
+            )
+            self.wal, state = begun.wal, begun.state
+            if begun.snapshot_path is not None:
+                machine = self.snapshots.load(begun.snapshot_path)
         except DiskFull:
             world.later(200 * MILLISECOND_NS, self._start_again, self.incarnation)
             return
@@ -250,6 +255,8 @@ class SimNode:
         commit = raft.log.commit_index
         if commit < self._commit_seen:
             raise Violation("commit-monotonic", f"n{self.id} went back from commit {self._commit_seen} to {commit}")
+        if commit > self._commit_seen and raft.is_leader:
+            world.leader_committed(self)
         self._commit_seen = commit
         progress = raft.progress
         if progress:
@@ -269,7 +276,7 @@ class SimNode:
     def _send(self, message: Message) -> None:
         if type(message) is VoteResponse and message.granted:
             self.world.invariants.voted(self.id, message.term, message.to)
-            self.world.vote_given(self)
+            self.world.vote_given(self, message)
         elif type(message) is TimeoutNow:
             self.world.timeout_now_sent(self, message.to)
         self.world.transmit(message)

@@ -58,6 +58,12 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "transfer": "leadership is handed to `other`",
     "isolate-after-append": "the leader is cut off as soon as it has appended what is not committed",
     "crash-after-append": "the leader loses power as soon as it has appended what is not committed",
+    "isolate-after-election": "whoever is elected next is cut off `amount` ms later",
+    "crash-after-election": "whoever is elected next loses power `amount` ms later",
+    "isolate-after-commit": "the leader is cut off as soon as its commit index moves, before anybody hears of it",
+    "figure-8": "the paper's Figure 8: a leader is cut off with an entry, its successor with another, then the first "
+    "again as soon as it has committed",
+    "hold-votes": "votes are copied, and the copies arrive when the candidate runs again",
     "crash-in-write": "a follower loses power between write and fsync",
     "crash-after-vote": "a node loses power just after it has given its vote",
     "cut-after-transfer": "the leader is cut off just after it has sent TimeoutNow, but for the target",
@@ -75,6 +81,8 @@ class Network:
     """The mean of what is added to the minimum, exponentially distributed; large values reorder."""
     drop: float = 0.0
     duplicate: float = 0.0
+    late_copies: float = 0.3
+    """The share of duplicates that come seconds late, long after what they answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,11 @@ class Workload:
     lease_reads: float = 0.3
     follower_reads: float = 0.2
     """Shares of the reads."""
+    pinned_readers: int = 0
+    """Further clients that only read, under the lease, and stay with the leader they know as long as it
+    answers: what a client on the wrong side of a cut does."""
+    value_bytes: int = 0
+    """Values are padded to this length, so that one write spans many sectors."""
     attempt_ms: int = 700
     deadline_ms: int = 4000
 
@@ -171,6 +184,11 @@ class Plan:
             faults=_faults(_stream(seed, "faults"), count, duration_ms),
             plant=plant,
         )
+
+    @property
+    def callers(self) -> int:
+        """All clients that run from the beginning."""
+        return self.workload.clients + self.workload.pinned_readers
 
     def to_json(self) -> str:
         document = {"lattice_plan": PLAN_VERSION, **dataclasses.asdict(self)}
@@ -240,7 +258,7 @@ def _settings(draw: random.Random) -> Settings:
         fsync_mean_us=draw.choice((50, 300, 5000)),
         gather_us=draw.choice((10, 100, 2000)),
         session_ttl_ms=draw.choice((5_000, 3_600_000, 3_600_000)),
-        snapshot_entries=draw.choice((30, 100, 400, 1000)),
+        snapshot_entries=draw.choice((30, 100, 200, 400)),
         keep_entries=draw.choice((0, 5, 100)),
     )
 
@@ -251,7 +269,7 @@ def _network(draw: random.Random) -> Network:
         delay_min_us=draw.choice((50, 200, 1000)),
         delay_mean_us=delay_mean_us,
         drop=draw.choice((0.0, 0.0, 0.001, 0.01, 0.05)),
-        duplicate=draw.choice((0.0, 0.0, 0.01, 0.05)),
+        duplicate=draw.choice((0.0, 0.0, 0.01, 0.1)),
     )
 
 
@@ -260,7 +278,9 @@ def _workload(draw: random.Random) -> Workload:
         clients=draw.randint(3, 6),
         keys=draw.randint(1, 6),
         think_ms=draw.choice((200, 350, 600)),
-        lease_reads=draw.choice((0.0, 0.3, 0.8)),
+        lease_reads=draw.choice((0.0, 0.3, 0.9)),
+        pinned_readers=draw.choice((0, 1, 2)),
+        value_bytes=draw.choice((0, 0, 600, 3000)),
         follower_reads=draw.choice((0.0, 0.2, 0.5)),
         attempt_ms=draw.choice((300, 700, 1500)),
     )
@@ -290,6 +310,9 @@ _LASTING: Final = {
     "isolate-after-append": (300, 4000),
     "crash-after-append": (50, 3000),
     "crash-in-write": (50, 3000),
+    "isolate-after-commit": (300, 4000),
+    "isolate-after-election": (300, 3000),
+    "crash-after-election": (50, 2000),
     "crash-after-vote": (10, 600),
     "cut-after-transfer": (300, 3000),
     "delay-answers": (500, 4000),
@@ -326,10 +349,14 @@ def _fault(draw: random.Random, kind: str, at_ms: int, nodes: int) -> Fault:
     other = draw.randint(1, nodes)
     if kind in ("isolate", "crash", "stop", "pause", "slow-disk", "deaf") and draw.random() < 0.4:
         node = LEADER
+    if kind == "delay-answers":
+        node = LEADER
     amount = {
-        "slow-link": float(draw.choice((20, 100, 400))),
+        "slow-link": float(draw.choice((20, 100, 400, 1200))),
         "slow-disk": float(draw.choice((5, 50, 500))),
-        "delay-answers": float(draw.choice((100, 200, 400))),
+        "delay-answers": float(draw.choice((100, 400, 800))),
+        "isolate-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
+        "crash-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
     }.get(kind, 0.0)
     return Fault(at_ms, kind, node, other, draw.randint(low, high) if high else 0, amount)
 

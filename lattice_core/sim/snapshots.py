@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 import msgpack
 
-from lattice_core.errors import Fatal, StorageDamaged, StorageFailed
+from lattice_core.errors import Fatal, StorageFailed
 from lattice_core.kv import Capture, StateMachine
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import Refused
 from lattice_core.raft.messages import InstallSnapshot
 from lattice_core.raft.ready import Persist
-from lattice_core.raft.types import NodeId, RecoveredState, SnapshotMeta
+from lattice_core.raft.types import NodeId, SnapshotMeta
 from lattice_core.sim.invariants import Violation
-from lattice_core.storage.recovery import Recovery
 from lattice_core.storage.snapshots import (
     SnapshotHeader,
     SnapshotReader,
     SnapshotReceiver,
     SnapshotWriter,
     list_snapshots,
-    newest_whole,
-    remove_strays,
     retain,
     snapshot_name,
 )
@@ -55,20 +52,8 @@ class SnapshotKeeper:
 
     # ---- start --------------------------------------------------------------------------------------
 
-    def recover(self, recovery: Recovery) -> tuple[RecoveredState, StateMachine | None]:
-        """The newest snapshot that is whole and that the log continues, and the machine out of it."""
-        fs = self.node.fs
-        remove_strays(fs, SNAPSHOT_DIRECTORY)
-        for path, header in newest_whole(fs, SNAPSHOT_DIRECTORY):
-            state = recovery.starting_from(header.meta)
-            if state is not None:
-                return state, self._load(path)
-        marked = recovery.state.snapshot
-        if marked is not None and marked.last_included_index > 0:
-            raise StorageDamaged("no snapshot is whole", path=SNAPSHOT_DIRECTORY, offset=0)
-        return recovery.state, None
-
-    def _load(self, path: str) -> StateMachine:
+    def load(self, path: str) -> StateMachine:
+        """The state machine out of a snapshot file."""
         with SnapshotReader(self.node.fs, path) as reader:
             return StateMachine.from_chunks(reader.objects())
 
@@ -235,7 +220,7 @@ class SnapshotKeeper:
         """The machine out of the snapshot that was just marked."""
         path = f"{SNAPSHOT_DIRECTORY}/{snapshot_name(meta)}"
         self.node.world.note(self.node.id, f"installs a snapshot at {meta.last_included_index}")
-        return self._load(path)
+        return self.load(path)
 
     def _drop_received(self) -> None:
         if self._receiver is not None and not self.node.fs.dead:

@@ -27,7 +27,7 @@ from typing import Any
 
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import InvariantViolation, RaftError
-from lattice_core.raft.messages import Message
+from lattice_core.raft.messages import Message, VoteResponse
 from lattice_core.raft.ready import RoleChanged
 from lattice_core.raft.types import Configuration, Entry, Member, NodeId, Role
 from lattice_core.sim.clients import SimClient
@@ -41,6 +41,17 @@ HEAL_BOUND_MS = 30_000
 """After healing: an election or two, a client's deadline, and the slowest disk's backlog."""
 _ARMED_MS = 3_000
 """How long a fault that waits for its moment (``isolate-after-append``) stays armed."""
+ARMED = (
+    "isolate-after-append",
+    "crash-after-append",
+    "isolate-after-commit",
+    "isolate-after-election",
+    "crash-after-election",
+    "crash-after-vote",
+    "cut-after-transfer",
+    "hold-votes",
+)
+"""Faults that wait for their moment."""
 _TRACE = struct.Struct("<QBIQ")
 
 
@@ -68,8 +79,9 @@ class World:
         self._cuts: dict[tuple[NodeId, NodeId], int] = {}
         self._extra_ns: dict[tuple[NodeId, NodeId], int] = {}
         self._armed: dict[str, tuple[int, Fault]] = {}
+        self._held_votes: list[VoteResponse] = []
         self.nodes = {number: SimNode(self, number, plan.clocks[number - 1]) for number in range(1, plan.nodes + 1)}
-        self.clients = [SimClient(self, number) for number in range(plan.workload.clients)]
+        self.clients = [SimClient(self, number) for number in range(plan.callers)]
 
     def stream(self, name: str) -> random.Random:
         """A source of chance for one purpose."""
@@ -164,7 +176,7 @@ class World:
         bound_ns = self.now_ns + HEAL_BOUND_MS * MILLISECOND_NS
         if not self.run_until(bound_ns, lambda: not any(client.busy for client in self.clients)):
             raise Violation("progress", f"clients still wait {HEAL_BOUND_MS} ms after everything was healed")
-        reader = SimClient(self, self.plan.workload.clients)
+        reader = SimClient(self, self.plan.callers)
         reader.stopped = True
         self.clients.append(reader)
         keys = sorted({operation.key for operation in self.history})
@@ -210,7 +222,9 @@ class World:
         if self.recorder is not None:
             self.recorder.sent(self.now_ns, self.now_ns + delay_ns, message)
         if network.duplicate and chance.random() < network.duplicate:
-            extra_ns = int(chance.expovariate(1 / (10 * network.delay_mean_us)) * 1000)
+            late = chance.random() < network.late_copies
+            extra_us = 1_000_000 if late else 10 * network.delay_mean_us
+            extra_ns = int(chance.expovariate(1 / extra_us) * 1000)
             self.later(delay_ns + extra_ns, self._deliver, message)
             if self.recorder is not None:
                 self.recorder.sent(self.now_ns, self.now_ns + delay_ns + extra_ns, message)
@@ -268,6 +282,10 @@ class World:
 
     def role_changed(self, node: SimNode, event: RoleChanged) -> None:
         self.trace(5, node.id, event.term)
+        if event.role is Role.LEADER and self._armed:
+            self._elected(node)
+        elif event.role is Role.CANDIDATE and self._held_votes:
+            self._deliver_held_votes(node.id, event.term)
         if self.recorder is not None:
             self.recorder.role(self.now_ns, node.id, event)
 
@@ -300,12 +318,14 @@ class World:
         if node is None:
             return
         kind, for_ns = fault.kind, fault.for_ms * MILLISECOND_NS
-        if kind in ("isolate-after-append", "crash-after-append", "crash-after-vote", "cut-after-transfer"):
+        if kind in ARMED:
             # It waits for its moment.
             self._armed[kind] = (self.now_ns + _ARMED_MS * MILLISECOND_NS, fault)
             if kind == "cut-after-transfer":
                 self._transfer(fault)
             return
+        if kind == "figure-8":
+            self._figure_8(fault.at_ms)
         done = True
         everyone = list(self.nodes)
         others = [number for number in everyone if number != node.id]
@@ -322,7 +342,7 @@ class World:
             if self.recorder is not None:
                 self.recorder.paused(self.now_ns, node.paused_until_ns, node.id)
         elif kind == "isolate":
-            self._cut([(node.id, other) for other in others] + [(other, node.id) for other in others], for_ns)
+            self._cut(self._all_links(node.id), for_ns)
         elif kind == "deaf":
             self._cut([(other, node.id) for other in others], for_ns)
         elif kind == "one-way":
@@ -339,8 +359,7 @@ class World:
             self._slow([(node.id, fault.other)], fault.amount, for_ns)
         elif kind == "delay-answers":
             self._slow([(other, node.id) for other in others], fault.amount, for_ns)
-            pairs = [pair for other in others for pair in ((node.id, other), (other, node.id))]
-            self.later(for_ns // 3, self._cut_later, (pairs, for_ns))
+            self.later(for_ns // 3, self._cut_later, (self._all_links(node.id), for_ns))
         elif kind == "slow-disk":
             node.slow_disk = fault.amount
             self.later(for_ns, self._undo_disk, node.id)
@@ -359,6 +378,16 @@ class World:
             self.faults[kind] = self.faults.get(kind, 0) + 1
             if self.recorder is not None:
                 self.recorder.fault(self.now_ns, fault, node.id)
+
+    def _figure_8(self, at_ms: int) -> None:
+        """The three cuts of Figure 8, each waiting for its moment; where a server is, the moment decides."""
+        steps = (
+            Fault(at_ms, "isolate-after-append", for_ms=1500),
+            Fault(at_ms + 50, "isolate-after-election", for_ms=2500),
+            Fault(at_ms + 1600, "isolate-after-commit", for_ms=3000),
+        )
+        for step in steps:
+            self.at(step.at_ms * MILLISECOND_NS, self._inject, step)
 
     def _end(self, node: SimNode, for_ns: int, *, power_lost: bool) -> bool:
         if node.raft is None:
@@ -442,15 +471,45 @@ class World:
             return
         fault = self._moment("isolate-after-append")
         if fault is not None:
-            others = [number for number in self.nodes if number != node.id]
-            pairs = [pair for other in others for pair in ((node.id, other), (other, node.id))]
-            self._cut(pairs, fault.for_ms * MILLISECOND_NS)
+            self._cut(self._all_links(node.id), fault.for_ms * MILLISECOND_NS)
         fault = self._moment("crash-after-append")
         if fault is not None:
             self.later(0, self._crash_now, (node.id, fault.for_ms))
 
-    def vote_given(self, node: SimNode) -> None:
+    def leader_committed(self, node: SimNode) -> None:
+        """The leader's commit index has moved; nothing that says so has left it."""
         if self._armed:
+            fault = self._moment("isolate-after-commit")
+            if fault is not None:
+                self._cut(self._all_links(node.id), fault.for_ms * MILLISECOND_NS)
+
+    def _all_links(self, node: NodeId) -> list[tuple[NodeId, NodeId]]:
+        return [pair for other in self.nodes if other != node for pair in ((node, other), (other, node))]
+
+    def _deliver_held_votes(self, candidate: NodeId, term: int) -> None:
+        held = [vote for vote in self._held_votes if vote.to == candidate and vote.term < term]
+        for vote in held:
+            self._held_votes.remove(vote)
+            self.later(MILLISECOND_NS, self._deliver, vote)
+        if held:
+            self.faults["hold-votes"] = self.faults.get("hold-votes", 0) + 1
+
+    def _elected(self, node: SimNode) -> None:
+        fault = self._moment("isolate-after-election")
+        if fault is not None:
+            cut = (self._all_links(node.id), fault.for_ms * MILLISECOND_NS)
+            if fault.amount:
+                self.later(int(fault.amount * MILLISECOND_NS), self._cut_later, cut)
+            else:
+                self._cut(*cut)  # before its first message leaves
+        fault = self._moment("crash-after-election")
+        if fault is not None:
+            self.later(int(fault.amount * MILLISECOND_NS), self._crash_now, (node.id, fault.for_ms))
+
+    def vote_given(self, node: SimNode, vote: VoteResponse) -> None:
+        if self._armed:
+            if "hold-votes" in self._armed and len(self._held_votes) < 100:
+                self._held_votes.append(vote)
             fault = self._moment("crash-after-vote")
             if fault is not None:
                 self.later(0, self._crash_now, (node.id, fault.for_ms))

@@ -2,7 +2,7 @@
 
 Layout of ``DATA/snapshots/{index:016d}-{term:016d}.snap``::
 
-    magic "LatticeS", format version, length and CRC-32C of the header
+    magic "LatticeS", format version, length of the header, CRC-32C of version, length and header
     header: msgpack of cluster id, index, term, configuration
     chunk:  length, CRC-32C, bytes (what is in them is the state machine's business)
     ...
@@ -97,6 +97,12 @@ def retain(fs: FileSystem, directory: str, *, in_use: frozenset[str] = frozenset
     return removed
 
 
+def _header_crc(version: int, packed: bytes) -> int:
+    """Covers everything before and in the header but the magic, which is compared."""
+    crc: int = google_crc32c.extend(google_crc32c.value(struct.pack("<II", version, len(packed))), packed)
+    return crc
+
+
 class SnapshotWriter:
     """Writes one snapshot chunk by chunk; :meth:`publish` makes it count, :meth:`abort` leaves no trace.
 
@@ -124,7 +130,11 @@ class SnapshotWriter:
                 encode_configuration(meta.configuration),
             ]
         )
-        self._put(_PREFIX.pack(_MAGIC, FORMAT_VERSION, len(packed), google_crc32c.value(packed)) + packed)
+        try:
+            self._put(_PREFIX.pack(_MAGIC, FORMAT_VERSION, len(packed), _header_crc(FORMAT_VERSION, packed)) + packed)
+        except BaseException:
+            self.abort()
+            raise
 
     def write(self, chunk: bytes) -> None:
         """Add one chunk, of at least one byte."""
@@ -224,14 +234,15 @@ class SnapshotReader:
         magic, version, length, crc = _PREFIX.unpack(prefix)
         if magic != _MAGIC:
             raise self._damaged(0, "it is not a Lattice snapshot")
+        packed = self._file.read_at(_PREFIX.size, length) if length <= self.size_bytes else b""
+        if len(packed) != length or _header_crc(version, packed) != crc:
+            raise self._damaged(_PREFIX.size, "its header's checksum is wrong")
+        # After the checksum, which keeps its place in every version: a flipped bit is no newer format.
         if version != FORMAT_VERSION:
             raise Fatal(
                 f"{self.path} has snapshot format {version}, and this version of Lattice reads {FORMAT_VERSION}",
                 hint="use the version of Lattice that wrote it, or a newer one",
             )
-        packed = self._file.read_at(_PREFIX.size, length) if length <= self.size_bytes else b""
-        if len(packed) != length or google_crc32c.value(packed) != crc:
-            raise self._damaged(_PREFIX.size, "its header's checksum is wrong")
         try:
             cluster_id, index, term, configuration = msgpack.unpackb(packed)
             header = SnapshotHeader(cluster_id, SnapshotMeta(index, term, decode_configuration(configuration)))

@@ -1,0 +1,93 @@
+"""From what a data directory holds to what the core and the state machine start from.
+
+Log and snapshots are written one after the other, so a crash leaves them in one of three ways:
+
+* the log's mark is of the newest snapshot: the usual case;
+* the newest snapshot is newer than the log's mark: the crash came between publishing the file and marking
+  it (SAFETY 29). The snapshot wins, and the log is marked now, before anything is appended: an entry after
+  the snapshot could not follow what the log holds before it;
+* the newest snapshot is damaged: an older one will do only if the log reaches back to it (SAFETY 31); else the
+  node refuses to start. Silence would lose acknowledged writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lattice_core.errors import StorageDamaged
+from lattice_core.raft.types import Entry, HardState, RecoveredState, SnapshotMeta
+from lattice_core.storage.filesystem import FileSystem
+from lattice_core.storage.recovery import DAMAGE_HINT, Recovery, TornTail
+from lattice_core.storage.snapshots import list_snapshots, newest_whole, remove_strays
+from lattice_core.storage.wal import DEFAULT_SEGMENT_BYTES, Wal
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMarkBatch:
+    """A batch for the log that only marks a snapshot, which must be published already."""
+
+    snapshot: SnapshotMeta | None
+    truncate_from: int | None = None
+    hard_state: HardState | None = None
+    entries: Sequence[Entry] = ()
+    commit_hint: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A log open for appending, and the state to start from. ``snapshot_path`` is the file that goes with it,
+    None where there is no snapshot but the first configuration."""
+
+    wal: Wal
+    state: RecoveredState
+    snapshot_path: str | None
+    torn: TornTail | None
+    damaged_snapshots: tuple[str, ...]
+    """Newer files that were passed over; worth a line in the log."""
+
+
+def restart(
+    fs: FileSystem,
+    wal_directory: str,
+    snapshot_directory: str,
+    cluster_id: int,
+    node_id: int,
+    *,
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+) -> Restart:
+    """Recover log and snapshots; see the module. Reads every snapshot it considers in full.
+
+    Raises StorageDamaged, IdentityMismatch, StorageFailed, DiskFull, Fatal (a newer format).
+    """
+    remove_strays(fs, snapshot_directory)
+    wal, recovery = Wal.open(fs, wal_directory, cluster_id, node_id, segment_bytes=segment_bytes)
+    try:
+        return _choose(fs, wal, recovery, snapshot_directory)
+    except BaseException:
+        wal.close()
+        raise
+
+
+def _choose(fs: FileSystem, wal: Wal, recovery: Recovery, directory: str) -> Restart:
+    published = list_snapshots(fs, directory)
+    marked = recovery.state.snapshot
+    marked_index = marked.last_included_index if marked is not None else 0
+    for path, header in newest_whole(fs, directory):
+        state = recovery.starting_from(header.meta)
+        if state is None:
+            continue
+        if header.meta.last_included_index > marked_index:
+            cut = None if state.entries else header.meta.last_included_index + 1
+            wal.write([SnapshotMarkBatch(header.meta, truncate_from=cut)])
+            wal.sync()
+        return Restart(wal, state, path, recovery.torn, tuple(published[: published.index(path)]))
+    if marked_index == 0:
+        return Restart(wal, recovery.state, None, recovery.torn, tuple(published))
+    raise StorageDamaged(
+        f"{directory} has no whole snapshot that the log continues (the log needs one at {marked_index} or, "
+        f"as far back as it reaches, at {recovery.base_index})",
+        path=directory,
+        offset=0,
+        hint=DAMAGE_HINT,
+    )

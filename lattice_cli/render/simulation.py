@@ -32,9 +32,10 @@ class LiveLine:
 
     def campaign(self, totals: Totals, count: int) -> None:
         """Progress over many runs."""
+        faults = sum(totals.faults.values())
         self._show(
             f"{totals.runs}/{count} seeds  {totals.events:,} events  "
-            f"{totals.simulated_seconds / 3600:,.2f} h simulated  {totals.elections:,} elections  {sum(totals.faults.values()):,} faults  "
+            f"{totals.simulated_seconds / 3600:,.2f} h simulated  {totals.elections:,} elections  {faults:,} faults  "
             f"{totals.acknowledged_writes:,} writes acknowledged  {totals.failed} failed"
         )
 

@@ -1,0 +1,57 @@
+"""``lattice config``: what ``lattice start`` would run with, and whether that is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import rich_click
+
+from lattice_cli.main import Group
+from lattice_cli.options import common_options, resolve
+
+
+@rich_click.group(cls=Group)
+@common_options
+def config() -> None:
+    """Look at a node's configuration without starting it."""
+
+
+@config.command("check")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@common_options
+def check(file: Path | None) -> None:
+    """Check FILE (TOML) together with the LATTICE_* variables, as lattice start --config FILE would."""
+    from lattice_cli import settings
+
+    settings.load({}, config_file=file).config.validate()
+    click.echo("valid", err=True)
+
+
+@config.command("show")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@common_options
+@click.pass_context
+def show(ctx: click.Context, file: Path | None) -> None:
+    """Show every setting, its value and where it comes from: a flag, a variable, FILE or the default."""
+    from lattice_cli import settings
+
+    options = resolve(ctx)
+    loaded = settings.load({}, config_file=file)
+    values = settings.as_dict(loaded.config)
+    if options.output == "json":
+        from lattice_cli.render import documents
+
+        documents.print_document(
+            {name: {"value": value, "source": loaded.sources[name]} for name, value in values.items()}
+        )
+        return
+    from lattice_cli.render import lines, tables
+    from lattice_cli.render.console import data_console
+
+    if options.output == "raw":
+        for name, value in values.items():
+            lines.record(name, settings.to_text(value), loaded.sources[name])
+    else:
+        rows = [(name, settings.to_text(value), loaded.sources[name]) for name, value in values.items()]
+        tables.show(data_console(no_color=options.no_color), tables.setting_table(rows))

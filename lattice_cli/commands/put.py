@@ -1,0 +1,54 @@
+"""``lattice put``: store a value, always or on a condition."""
+
+from __future__ import annotations
+
+import click
+import rich_click
+
+from lattice_cli.errors import Negative
+from lattice_cli.options import as_bytes, common_options, resolve, value_argument
+from lattice_cli.render.text import printable
+
+
+@rich_click.command()
+@click.argument("key")
+@click.argument("value")
+@click.option(
+    "--if-revision",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only if the key was last changed at revision N (0: if there is no such key).",
+)
+@click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@common_options
+@click.pass_context
+def put(ctx: click.Context, key: str, value: str, if_revision: int | None, if_absent: bool) -> None:
+    """Store VALUE under KEY and print the new revision. With VALUE "-", standard input is stored as it is.
+
+    Begin with "--" if the value starts with a dash: lattice put -- KEY -5
+    """
+    options = resolve(ctx)
+    from lattice_cli.render import documents, lines
+    from lattice_core.kv.commands import MAX_VALUE_BYTES
+
+    if if_absent and if_revision is not None:
+        raise click.UsageError("--if-absent and --if-revision exclude each other", ctx=ctx)
+    name, data = as_bytes(key), value_argument(value, MAX_VALUE_BYTES)
+    stored = True
+    with options.client() as client:
+        if if_absent or if_revision is not None:
+            result = client.put(name, data, if_revision=if_revision or 0)
+            stored, revision = result.stored, result.revision
+        else:
+            revision = client.put(name, data)
+    if options.output == "json":
+        documents.print_document(documents.put_document(name, revision, stored))
+    elif stored:
+        lines.record(f"revision {revision}" if options.output == "table" else revision)
+    if not stored:
+        key_is = f"is at revision {revision}" if revision else "does not exist"
+        wanted = f"not {if_revision}" if if_revision else "and must not exist"
+        raise Negative(
+            f"put {printable(name)}: the key {key_is}" + (f", {wanted}" if revision else ""),
+            hint=f"lattice get {printable(name)}",
+        )

@@ -1,0 +1,189 @@
+"""A cluster of real processes on this machine: ``python -m lattice_cli start ...`` on free loopback ports.
+
+Whoever starts one owns it: :meth:`LocalCluster.close` leaves no process and no directory behind. On Linux the
+nodes also die with their parent, should it be killed before it can clean up; elsewhere they have to be stopped by
+hand then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from lattice_core.errors import LatticeError, Unavailable
+
+START_SECONDS = 20.0
+"""Until "ready": the interpreter and gRPC take about one second of CPU, and several nodes share it."""
+
+STOP_SECONDS = 8.0
+"""After SIGTERM, before SIGKILL: a node drains for up to five."""
+
+POLL_SECONDS = 0.02
+
+_DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))\n"  # PR_SET_PDEATHSIG; it outlives execv
+    "if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody uses now. Taken all at once, so that they differ."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@dataclass
+class LocalNode:
+    """One node, running or not."""
+
+    name: str
+    client_addr: str
+    peer_addr: str
+    data_dir: Path
+    log_path: Path
+    arguments: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None else None
+
+
+class LocalCluster:
+    """Nodes n1, n2, ... and the directory that holds all they leave behind."""
+
+    def __init__(self, nodes: int = 3, *, parent_dir: Path | None = None, options: tuple[str, ...] = ()) -> None:
+        """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``."""
+        self.directory = Path(tempfile.mkdtemp(prefix="lattice-", dir=parent_dir))
+        ports = free_ports(2 * nodes)
+        peers = {f"n{number + 1}": f"127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes)}
+        initial_cluster = ",".join(f"{name}={addr}" for name, addr in peers.items())
+        self.nodes: dict[str, LocalNode] = {}
+        for number, (name, peer_addr) in enumerate(peers.items()):
+            node = LocalNode(
+                name,
+                f"127.0.0.1:{ports[2 * number]}",
+                peer_addr,
+                self.directory / name,
+                self.directory / f"{name}.log",
+            )
+            node.arguments = [
+                *("--name", name, "--data-dir", str(node.data_dir)),
+                *("--client-addr", node.client_addr, "--peer-addr", peer_addr),
+                *("--initial-cluster", initial_cluster, *options),
+            ]
+            self.nodes[name] = node
+
+    @property
+    def endpoints(self) -> str:
+        """Every node's client address, comma-separated."""
+        return ",".join(node.client_addr for node in self.nodes.values())
+
+    async def start(self, *names: str) -> None:
+        """Start these (all, without any) and wait until each serves. Raises Unavailable with a node's last
+        words if it does not."""
+        nodes = [self.nodes[name] for name in names or self.nodes]
+        offsets = {node.name: node.log_path.stat().st_size if node.log_path.exists() else 0 for node in nodes}
+        for node in nodes:
+            self._spawn(node)
+        async with asyncio.timeout(START_SECONDS):
+            for node in nodes:
+                await self._until_ready(node, offsets[node.name])
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and wait for the process to be gone: as a power failure of one machine."""
+        process = self.nodes[name].process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    async def close(self) -> None:
+        """Stop what runs, in good order if that is quick, and remove the directory. Idempotent."""
+        running = [node.process for node in self.nodes.values() if node.process is not None]
+        try:
+            for process in running:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(STOP_SECONDS):
+                while any(process.poll() is None for process in running):  # noqa: ASYNC110 - Popen has no event
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            pass
+        finally:
+            self.kill_all()
+
+    def kill_all(self) -> None:
+        """No process and no directory left behind, at once."""
+        for node in self.nodes.values():
+            if node.running:
+                self.kill(node.name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _spawn(self, node: LocalNode) -> None:
+        command = [sys.executable, "-m", "lattice_cli", "start", *node.arguments]
+        if sys.platform == "linux":
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        # Settings of the caller's environment are meant for other nodes than these.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
+        here = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environment.get("PYTHONPATH")]))
+        with node.log_path.open("ab") as log:
+            node.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=self.directory,
+                # Ctrl-C in the terminal is for whoever owns the cluster, not for each node.
+                start_new_session=True,
+            )
+
+    async def _until_ready(self, node: LocalNode, offset: int) -> None:
+        """Read the log from ``offset`` until the ready line is there."""
+        assert node.process is not None
+        while True:
+            ended = node.process.poll()
+            with node.log_path.open("rb") as log:
+                if _has_ready_line(log, offset):
+                    return
+            if ended is not None:
+                raise Unavailable(f"{node.name} did not start (exit code {ended}): {self._last_words(node)}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    @staticmethod
+    def _last_words(node: LocalNode) -> str:
+        lines = node.log_path.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _has_ready_line(log: IO[bytes], offset: int) -> bool:
+    log.seek(offset)
+    return any(line.startswith(b"ready ") and line.endswith(b"\n") for line in log)
+
+
+class DemoFailed(LatticeError):
+    """Something that the cluster promises did not hold."""
+
+    exit_code = 1

@@ -1,0 +1,32 @@
+"""Where output goes: one console for data, on stdout, and plain writes where bytes must stay as they are."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+
+def data_console(*, no_color: bool = False, width: int | None = None) -> Console:
+    """The console for data. Nothing is highlighted, wrapped or coloured that did not ask for it."""
+    return Console(
+        file=sys.stdout,
+        no_color=no_color or None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        soft_wrap=False,
+        width=width,
+    )
+
+
+def write_line(text: str) -> None:
+    """One line of data, as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes of a value, exactly: nothing added, nothing decoded."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

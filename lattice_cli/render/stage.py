@@ -1,0 +1,60 @@
+"""Where ``lattice demo`` is told: numbered acts on stdout, and at the end a table that keeps itself up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.text import Text
+
+from lattice_cli.render.console import data_console
+from lattice_cli.render.tables import cluster_table
+from lattice_core.errors import LatticeError
+
+if TYPE_CHECKING:
+    from lattice_core.client import ClusterStatus
+
+REFRESH_SECONDS = 0.5
+
+
+class TextStage:
+    """One line when an act begins, one with what came of it."""
+
+    def __init__(self, *, no_color: bool = False) -> None:
+        self._console = data_console(no_color=no_color)
+        self._acts = 0
+
+    def act(self, text: str) -> None:
+        self._acts += 1
+        self._print(Text(f"\n{self._acts}. {text}", style="bold"))
+
+    def result(self, text: str) -> None:
+        self._print(Text(f"   {text}"))
+
+    def cluster(self, status: ClusterStatus) -> None:
+        self._console.print()
+        self._console.print(cluster_table(status, self._console.width))
+
+    def end(self, text: str) -> None:
+        self._print(Text(f"\n{text}", style="bold green"))
+
+    def command(self, text: str) -> None:
+        """Something to copy: never wrapped."""
+        self._console.print(Text(f"   {text}"), soft_wrap=True)
+
+    async def watch(self, ask: Callable[[], Awaitable[ClusterStatus]]) -> None:
+        """Keep the table of members on the screen until cancelled."""
+        self._console.print()
+        with Live(Text("..."), console=self._console, auto_refresh=False) as live:
+            while True:
+                try:
+                    live.update(cluster_table(await ask(), self._console.width), refresh=True)
+                except LatticeError as error:
+                    live.update(Text(f"! {error}", style="bold red"), refresh=True)
+                await asyncio.sleep(REFRESH_SECONDS)
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+        self._console.file.flush()

@@ -1,0 +1,217 @@
+"""Getting hold of a member: addresses to try, in which order, and connecting without waiting for the dead.
+
+* :class:`AddressBook` knows every address worth trying. A hint goes first, then the addresses the user
+  gave, round-robin, then those learned from the cluster. One that failed a moment ago goes to the back:
+  after a kill, the followers keep naming the dead leader until the election is over.
+* :func:`connect_first` dials down that list. The next address is started when one has failed or has not
+  answered within a short time, and the first that is ready wins ("happy eyeballs", RFC 8305): an address
+  that swallows packets costs 100 ms, not a TCP time-out.
+
+A new channel is made for every attempt, and never shared, so that no attempt inherits the reconnect backoff
+(up to minutes) of an earlier one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grpc
+
+from lattice_core.config import parse_addr
+from lattice_core.errors import ConfigurationError
+from lattice_core.rpc.pb import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
+
+CONNECT_SECONDS = 0.5
+"""For one address: three round trips (TCP, HTTP/2 settings) to the far end of a continent."""
+
+STAGGER_SECONDS = 0.1
+"""Before the next address is tried beside the one under way. RFC 8305 allows 100 ms to 2 s."""
+
+PENALTY_SECONDS = 1.0
+"""How long a failed address goes to the back of the list: about one election."""
+
+MAX_LEARNED = 64
+"""Addresses kept that the user did not give: more than any sensible cluster has members."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""Answers are bounded by the server, well below this; requests by commands.MAX_BATCH_BYTES."""
+
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    # A peer that vanished without a FIN: noticed in about four seconds even while nothing is asked.
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Attempts are ours to pace (see above); gRPC's must only never be in the way.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
+
+
+def parse_endpoints(endpoints: str | Iterable[str]) -> tuple[str, ...]:
+    """``H:P[,H:P]`` or an iterable of ``H:P`` as distinct addresses, in order. Raises ConfigurationError."""
+    parts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    addresses = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not addresses:
+        raise ConfigurationError("no endpoints given", hint="for example 127.0.0.1:7400")
+    for address in addresses:
+        parse_addr(address, what="endpoint")
+    return addresses
+
+
+class AddressBook:
+    """Which addresses to try next. Not thread-safe: one event loop's."""
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.given = tuple(given)
+        self._learned: dict[str, None] = {}
+        self._failed_at: dict[str, float] = {}
+        self._next = 0
+
+    def learn(self, addresses: Iterable[str]) -> None:
+        """Remember members' client addresses; what cannot be dialled from here merely fails later."""
+        for address in addresses:
+            if address and address not in self.given and len(self._learned) < MAX_LEARNED:
+                self._learned[address] = None
+
+    def failed(self, address: str) -> None:
+        """It did not answer, or no longer does."""
+        self._failed_at[address] = time.monotonic()
+
+    def works(self, address: str) -> None:
+        self._failed_at.pop(address, None)
+
+    def is_suspect(self, address: str) -> bool:
+        """Whether it failed within the last second."""
+        failed_at = self._failed_at.get(address)
+        return failed_at is not None and time.monotonic() - failed_at < PENALTY_SECONDS
+
+    def candidates(self, hint: str | None = None, *, avoid: str | None = None) -> list[str]:
+        """All known addresses, best first. Each call begins one further round the list. ``avoid`` goes
+        last this once: its stream broke, which may mean that it is gone, or nothing much."""
+        known = [*self.given, *self._learned]
+        self._next = (self._next + 1) % len(known)
+        start = (self._next - 1) % len(known)
+        ordered = ([hint] if hint else []) + known[start:] + known[:start]
+        # sorted() is stable: within "fine" and within "suspect" the order stays.
+        return sorted(dict.fromkeys(ordered), key=lambda each: each == avoid or self.is_suspect(each))
+
+
+class ConnectFailed(Exception):
+    """No address could be reached; the text says why, address by address."""
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel of our settings. The only place that makes one."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+def kv_stub(channel: grpc.aio.Channel) -> Any:
+    """The KV service on ``channel``. The generated stubs are not typed."""
+    make: Any = kv_pb2_grpc.KVStub
+    return make(channel)
+
+
+def cluster_stub(channel: grpc.aio.Channel) -> Any:
+    """The Cluster service on ``channel``."""
+    make: Any = cluster_pb2_grpc.ClusterStub
+    return make(channel)
+
+
+async def connect(address: str) -> grpc.aio.Channel:
+    """A channel that is ready, or ConnectFailed with the reason within :data:`CONNECT_SECONDS`."""
+    channel = open_channel(address)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    raise ConnectFailed(f"{address}: {await _reason(channel)}")
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+        return channel
+    except TimeoutError:
+        await channel.close(None)
+        raise ConnectFailed(f"{address}: no answer") from None
+    except BaseException:
+        await channel.close(None)
+        raise
+
+
+async def connect_first(book: AddressBook, addresses: Sequence[str]) -> tuple[str, grpc.aio.Channel]:
+    """The first address that is ready, dialled in order with a head start for each.
+
+    Raises ConnectFailed when all have failed. No channel but the one returned is left open.
+    """
+    waiting = list(reversed(addresses))
+    dialling: dict[asyncio.Task[grpc.aio.Channel], str] = {}
+    reasons: list[str] = []
+    try:
+        while waiting or dialling:
+            if waiting:
+                address = waiting.pop()
+                dialling[asyncio.ensure_future(connect(address))] = address
+            done, _ = await asyncio.wait(
+                dialling,
+                timeout=STAGGER_SECONDS if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                address = dialling[task]
+                error = task.exception()
+                if error is None:
+                    del dialling[task]
+                    book.works(address)
+                    return address, task.result()
+                del dialling[task]
+                book.failed(address)
+                reasons.append(str(error))
+        raise ConnectFailed("; ".join(reasons))
+    finally:
+        await _discard(dialling)
+
+
+async def _discard(dialling: Iterable[asyncio.Task[grpc.aio.Channel]]) -> None:
+    """Cancel attempts; one that succeeded meanwhile has its channel closed."""
+    tasks = list(dialling)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, grpc.aio.Channel):
+            await result.close(None)
+
+
+async def _reason(channel: grpc.aio.Channel) -> str:
+    """Why a channel failed: its state does not say, but a call on it fails at once and does."""
+    try:
+        await cluster_stub(channel).NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=0.1)
+    except grpc.aio.AioRpcError as error:
+        return plain_reason(error.details() or "")
+    return "not ready"
+
+
+_REMOTE_HOST = re.compile(r"Failed to connect to remote host: (?:connect: )?(?P<text>[^:()]+?)(?: \(\d+\))?$")
+
+
+def plain_reason(details: str) -> str:
+    """The reason in gRPC's long-winded texts, in a few words."""
+    match = _REMOTE_HOST.search(details)
+    if match:
+        return match["text"].lower()
+    if "Method not found" in details:
+        return "it does not serve clients (a peer address?)"
+    if "Socket closed" in details or "recvmsg" in details or "Connection reset" in details:
+        return "the connection was closed"
+    if "DNS" in details or "resolution" in details or "resolver" in details:
+        return "the host name is not known"
+    return details.split("\n", 1)[0][:200] or "cannot connect"

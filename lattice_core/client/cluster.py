@@ -1,0 +1,175 @@
+"""What operators ask of members: single calls, apart from the stream of operations.
+
+A status is a snapshot, so it is not worth waiting for: every known address is tried once, and if none
+answers, that is the answer. A transfer of leadership is the leader's to do, so that call follows the hint
+and waits out an election, until its deadline.
+"""
+
+# ruff: noqa: ASYNC109 - the time is what is left of the caller's deadline, and goes to the server too
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from lattice_core.client.channels import AddressBook, ConnectFailed, cluster_stub, connect_first, plain_reason
+from lattice_core.client.types import ClusterStatus, MemberReport, NodeStatus, Transfer
+from lattice_core.errors import LatticeError, NoLeader, NotLeader, OutcomeUnknown, Unavailable
+from lattice_core.rpc.errors import from_rpc_error
+from lattice_core.rpc.pb import cluster_pb2, raft_pb2
+
+T = TypeVar("T")
+
+MEMBER_SECONDS = 1.0
+"""What the member that is asked may spend on each other member. It asks them all at the same time."""
+
+RETRY_SECONDS = 0.1
+"""Between attempts to find a leader: a tenth of an election."""
+
+Call = Callable[[Any, float], Awaitable[T]]
+
+
+async def node_status(book: AddressBook, timeout: float) -> NodeStatus:
+    """The status of the first member that answers. Raises Unavailable."""
+
+    async def call(stub: Any, seconds: float) -> raft_pb2.MemberStatus:
+        status: raft_pb2.MemberStatus = await stub.NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=seconds)
+        return status
+
+    return _node(await _ask(book, call, timeout, what="status"))
+
+
+async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
+    """Every member's status, gathered by the first member that answers. Raises Unavailable."""
+
+    async def call(stub: Any, seconds: float) -> cluster_pb2.ClusterStatusResponse:
+        request = cluster_pb2.ClusterStatusRequest(timeout_seconds=min(MEMBER_SECONDS, seconds / 2))
+        response: cluster_pb2.ClusterStatusResponse = await stub.ClusterStatus(request, timeout=seconds)
+        return response
+
+    response = await _ask(book, call, timeout, what="cluster status")
+    book.learn(member.client_addr for member in response.members)
+    return ClusterStatus(
+        cluster_id=response.cluster_id,
+        leader_id=response.leader_id if response.HasField("leader_id") else None,
+        term=response.term,
+        members=tuple(sorted(map(_member, response.members), key=lambda member: member.name)),
+    )
+
+
+async def transfer_leader(book: AddressBook, target: str, timeout: float) -> Transfer:
+    """Hand leadership to the member named ``target`` ("": the best-placed voter)."""
+
+    async def call(stub: Any, seconds: float) -> cluster_pb2.TransferLeaderResponse:
+        request = cluster_pb2.TransferLeaderRequest(target=target, timeout_seconds=seconds)
+        response: cluster_pb2.TransferLeaderResponse = await stub.TransferLeader(request, timeout=seconds)
+        return response
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    hint: str | None = None
+    while True:
+        try:
+            response = await _ask(book, call, deadline - loop.time(), what="transfer-leader", hint=hint, is_write=True)
+        except (NotLeader, NoLeader) as error:
+            hint = error.leader_addr if isinstance(error, NotLeader) else None
+            if loop.time() + RETRY_SECONDS >= deadline:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        # "from" is a keyword: the field can only be had by name.
+        return Transfer(getattr(response, "from"), response.to, response.term, response.milliseconds)
+
+
+async def _ask(
+    book: AddressBook,
+    call: Call[T],
+    timeout: float,
+    *,
+    what: str,
+    hint: str | None = None,
+    is_write: bool = False,
+) -> T:
+    """One call to the first address that answers at all; a refusal is an answer, and is raised."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    left = book.candidates(hint)
+    reasons: list[str] = []
+    while left and deadline > loop.time():
+        try:
+            address, channel = await connect_first(book, left)
+        except ConnectFailed as error:
+            reasons.append(str(error))
+            break
+        # Those that were dialled before and had not answered yet keep their turn.
+        left.remove(address)
+        try:
+            return await call(cluster_stub(channel), max(0.001, deadline - loop.time()))
+        except grpc.aio.AioRpcError as error:
+            failure = _failure(error, what, is_write)
+            if type(failure) is not Unavailable:
+                raise failure from None
+            book.failed(address)
+            reasons.append(f"{address}: {plain_reason(failure.message)}")
+        finally:
+            await channel.close(None)
+    raise Unavailable(
+        f"{what}: cannot reach {'; '.join(reasons) or 'any member in time'}",
+        hint="check --endpoints, or start a node: lattice start",
+    )
+
+
+def _failure(error: grpc.aio.AioRpcError, what: str, is_write: bool) -> LatticeError:
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not is_write:
+        return Unavailable("no answer in time")
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return Unavailable(error.details() or "no such call")  # not one of ours: ask the next
+    failure = from_rpc_error(error, may_have_been_applied=is_write)
+    if type(failure) is OutcomeUnknown:
+        return OutcomeUnknown(f"{what}: {plain_reason(failure.message)}", hint="lattice cluster status")
+    if type(failure) is not Unavailable and not failure.message.startswith(what):
+        failure.message = f"{what}: {failure.message}"
+        failure.args = (failure.message,)
+    return failure
+
+
+def _member(report: cluster_pb2.MemberReport) -> MemberReport:
+    away = report.unreachable_seconds if report.HasField("unreachable_seconds") else None
+    return MemberReport(
+        id=report.member.id,
+        name=report.member.name,
+        peer_addr=report.member.peer_addr,
+        client_addr=report.client_addr,
+        voter=report.voter,
+        learner=report.learner,
+        reachable=report.reachable,
+        unreachable_seconds=away,
+        status=_node(report.status) if report.HasField("status") else None,
+    )
+
+
+def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
+    return NodeStatus(
+        cluster_id=status.cluster_id,
+        node_id=status.node_id,
+        name=status.name,
+        client_addr=status.client_addr,
+        peer_addr=status.peer_addr,
+        role=status.role,
+        voter=status.voter,
+        term=status.term,
+        leader_id=status.leader_id if status.HasField("leader_id") else None,
+        commit_index=status.commit_index,
+        applied_index=status.applied_index,
+        last_index=status.last_index,
+        snapshot_index=status.snapshot_index,
+        version=status.version,
+        revision=status.revision,
+        state_hash=status.state_hash,
+        keys=status.keys,
+        sessions=status.sessions,
+        log_bytes=status.log_bytes,
+        uptime_seconds=status.uptime_seconds,
+    )

@@ -1,0 +1,153 @@
+"""What the client's methods return: small, immutable, and the same for both clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
+"""How fresh a read must be.
+
+``linearizable``  after every write that was acknowledged before the read began (one quorum round, shared).
+``lease``         the same as long as members' clocks keep their drift bound; no round while the lease holds.
+``stale``         whatever the member asked has applied; ``stale_seconds`` says how old that may be.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One key as it stood at the revision read."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    """The revision of the put that created the key; a delete and a new put begin anew."""
+    mod_revision: int
+    """The revision of its last change: what ``put(if_revision=)`` compares."""
+    version: int
+    """How often it was written since it was created; from 1."""
+    lease: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """A slice of the keyspace, all of it at one revision."""
+
+    kvs: tuple[KeyValue, ...]
+    more: bool
+    """Keys were left out, because of ``limit`` or because the answer reached the server's bound in bytes.
+    Ask again from the last key + b"\\0", at ``revision``."""
+    count: int
+    """Keys in the whole range, those left out included."""
+    revision: int
+    """The store's revision when it was read."""
+    stale_seconds: float = 0.0
+    """Stale reads only: how long ago, at most, the member that answered had last heard of a leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What became of a conditional put. True in a boolean context if it was stored."""
+
+    stored: bool
+    revision: int
+    """If stored, the new revision; else the key's ``mod_revision`` as it is (0: there is no such key)."""
+
+    def __bool__(self) -> bool:
+        return self.stored
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """True in a boolean context if anything was deleted."""
+
+    deleted: int
+    """How many keys there were to delete."""
+    revision: int
+    """The store's revision afterwards."""
+
+    def __bool__(self) -> bool:
+        return self.deleted > 0
+
+
+@dataclass(frozen=True, slots=True)
+class CasResult:
+    """True in a boolean context if the value was the expected one and has been replaced."""
+
+    swapped: bool
+    revision: int
+    """The store's revision afterwards."""
+
+    def __bool__(self) -> bool:
+        return self.swapped
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What one member knows of itself. Ids are 64-bit numbers; people see them as 16 hex digits."""
+
+    cluster_id: int
+    node_id: int
+    name: str
+    client_addr: str
+    peer_addr: str
+    role: str
+    """leader, follower, candidate, pre-candidate or learner"""
+    voter: bool
+    term: int
+    leader_id: int | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    version: str
+    revision: int
+    state_hash: int
+    """Of the store at ``applied_index``: members that applied the same must say the same."""
+    keys: int
+    sessions: int
+    log_bytes: int
+    uptime_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """One member of the cluster, as the member that answered could find out."""
+
+    id: int
+    name: str
+    peer_addr: str
+    client_addr: str
+    """Last known; empty if it was never heard."""
+    voter: bool
+    learner: bool
+    reachable: bool
+    unreachable_seconds: float | None
+    status: NodeStatus | None
+    """None unless reachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """Every member, asked by the one that answered."""
+
+    cluster_id: int
+    leader_id: int | None
+    term: int
+    members: tuple[MemberReport, ...]
+    """Ordered by name."""
+
+    @property
+    def leader(self) -> MemberReport | None:
+        """The leader's report, if there is a leader and it is a member."""
+        return next((member for member in self.members if member.id == self.leader_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A finished handover of leadership."""
+
+    old_leader: str
+    new_leader: str
+    term: int
+    milliseconds: float

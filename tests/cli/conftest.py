@@ -1,0 +1,176 @@
+"""A client that answers from memory, so that parsing and rendering are tested without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lattice_cli.main import run
+from lattice_cli.options import Globals
+from lattice_core.client import (
+    CasResult,
+    ClusterStatus,
+    DeleteResult,
+    KeyValue,
+    MemberReport,
+    NodeStatus,
+    PutResult,
+    RangeResult,
+    Transfer,
+)
+
+
+def node(name: str = "n1", role: str = "leader", **changes: Any) -> NodeStatus:
+    values: dict[str, Any] = {
+        "cluster_id": 0xF8721FD7386F22D0,
+        "node_id": int(name[1:]),
+        "name": name,
+        "client_addr": f"127.0.0.1:740{name[1:]}",
+        "peer_addr": f"127.0.0.1:750{name[1:]}",
+        "role": role,
+        "voter": True,
+        "term": 3,
+        "leader_id": 1,
+        "commit_index": 5000,
+        "applied_index": 5000,
+        "last_index": 5001,
+        "snapshot_index": 4000,
+        "version": "0.1.0",
+        "revision": 77,
+        "state_hash": 5,
+        "keys": 2,
+        "sessions": 1,
+        "log_bytes": 1 << 24,
+        "uptime_seconds": 12.5,
+    }
+    return NodeStatus(**{**values, **changes})
+
+
+def report(status: NodeStatus | None, name: str = "n1", **changes: Any) -> MemberReport:
+    number = name[1:]
+    values: dict[str, Any] = {
+        "id": int(number),
+        "name": name,
+        "peer_addr": f"127.0.0.1:750{number}",
+        "client_addr": f"127.0.0.1:740{number}",
+        "voter": True,
+        "learner": False,
+        "reachable": status is not None,
+        "unreachable_seconds": None,
+        "status": status,
+    }
+    return MemberReport(**{**values, **changes})
+
+
+def every_kind_of_cluster() -> ClusterStatus:
+    """A leader, a follower, a laggard, a learner and one that is away."""
+    return ClusterStatus(
+        cluster_id=0xF8721FD7386F22D0,
+        leader_id=1,
+        term=3,
+        members=(
+            report(node("n1"), "n1"),
+            report(node("n2", "follower"), "n2"),
+            report(node("n3", "follower", applied_index=1200), "n3"),
+            report(node("n4", "learner", voter=False), "n4", voter=False, learner=True),
+            report(None, "n5", unreachable_seconds=42.4, client_addr=""),
+        ),
+    )
+
+
+@dataclass
+class MemoryClient:
+    """The methods that commands use, and what they were called with."""
+
+    kvs: dict[bytes, KeyValue] = field(default_factory=dict)
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    error: BaseException | None = None
+    condition_holds: bool = True
+
+    def __enter__(self) -> MemoryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _called(self, name: str, *args: Any, **kwargs: Any) -> None:
+        self.calls.append((name, args, kwargs))
+        if self.error is not None:
+            raise self.error
+
+    def put(self, key: bytes, value: bytes, **kwargs: Any) -> int | PutResult:
+        self._called("put", key, value, **kwargs)
+        return PutResult(self.condition_holds, 8) if kwargs else 8
+
+    def delete(self, key: bytes) -> DeleteResult:
+        self._called("delete", key)
+        return DeleteResult(int(key in self.kvs), 9)
+
+    def delete_range(self, *, prefix: bytes) -> DeleteResult:
+        self._called("delete_range", prefix)
+        return DeleteResult(sum(key.startswith(prefix) for key in self.kvs), 9)
+
+    def cas(self, key: bytes, expected: bytes, new: bytes) -> CasResult:
+        self._called("cas", key, expected, new)
+        return CasResult(self.condition_holds, 10)
+
+    def range(
+        self, *, limit: int, start: bytes = b"", end: bytes | None = None, prefix: bytes = b"", **kwargs: Any
+    ) -> RangeResult:
+        start = prefix or start
+        self._called("range", start, end, limit, **kwargs)
+        keys = [key for key in sorted(self.kvs) if key >= start and (end is None or key < end)]
+        return RangeResult(tuple(self.kvs[key] for key in keys[:limit]), len(keys) > limit, len(keys), 77)
+
+    def node_status(self) -> NodeStatus:
+        self._called("node_status")
+        return node()
+
+    def cluster_status(self) -> ClusterStatus:
+        self._called("cluster_status")
+        return every_kind_of_cluster()
+
+    def transfer_leader(self, name: str | None) -> Transfer:
+        self._called("transfer_leader", name)
+        return Transfer("n1", name or "n2", 4, 12.3456)
+
+    def add(self, key: bytes, value: bytes) -> None:
+        self.kvs[key] = KeyValue(key, value, 3, 7, 2, None)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> MemoryClient:
+    """In place of a connected client; remembers the options it was made with as ``globals``."""
+    memory = MemoryClient()
+
+    def make(options: Globals) -> MemoryClient:
+        memory.calls.append(("client", (options,), {}))
+        return memory
+
+    monkeypatch.setattr(Globals, "client", make)
+    return memory
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+Lattice = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def lattice(capfd: pytest.CaptureFixture[str]) -> Lattice:
+    """Run one command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(list(arguments))
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -1,0 +1,222 @@
+"""Every command: what it asks of the client, what it prints, and its exit code (CLI.md)."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from lattice_core.errors import (
+    InvalidRequest,
+    NotAllowed,
+    OutcomeUnknown,
+    RevisionCompacted,
+    Unavailable,
+)
+
+MEMBER_FIELDS = {
+    "name", "id", "client_addr", "peer_addr", "role", "voter", "reachable", "term", "commit_index",
+    "applied_index", "last_index", "snapshot_index", "version",
+}  # fmt: skip
+
+
+def only_call(client: Any) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    calls = [call for call in client.calls if call[0] != "client"]
+    assert len(calls) == 1
+    call: tuple[str, tuple[Any, ...], dict[str, Any]] = calls[0]
+    return call
+
+
+def test_put_prints_the_revision(client: Any, lattice: Any) -> None:
+    assert lattice("put", "k", "v") == (0, "8\n", "")
+    assert only_call(client) == ("put", (b"k", b"v"), {})
+
+
+def test_put_json_has_the_promised_fields(client: Any, lattice: Any) -> None:
+    code, out, _ = lattice("put", "k", "v", "-o", "json")
+    assert (code, json.loads(out)) == (0, {"key": "k", "revision": 8})
+
+
+def test_put_reads_standard_input_for_a_dash(client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\x00\n")))
+    assert lattice("put", "k", "-")[0] == 0
+    assert only_call(client)[1] == (b"k", b"\xff\x00\n")
+
+
+def test_put_takes_arguments_that_are_not_utf8_as_they_are(client: Any, lattice: Any) -> None:
+    assert lattice("put", "k\udcff", "v")[0] == 0
+    assert only_call(client)[1] == (b"k\xff", b"v")
+
+
+@pytest.mark.parametrize(("flag", "revision"), [(["--if-absent"], 0), (["--if-revision", "7"], 7)])
+def test_a_condition_that_fails_exits_1(client: Any, lattice: Any, flag: list[str], revision: int) -> None:
+    client.condition_holds = False
+    code, out, err = lattice("put", "k", "v", *flag)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: put k: the key is at revision 8")
+    assert only_call(client)[2] == {"if_revision": revision}
+
+
+def test_conditions_exclude_each_other(client: Any, lattice: Any) -> None:
+    code, _, err = lattice("put", "k", "v", "--if-absent", "--if-revision", "1")
+    assert code == 2
+    assert "exclude each other" in err
+
+
+def test_get_prints_exactly_the_value_when_it_is_not_a_terminal(client: Any, lattice: Any) -> None:
+    client.add(b"k", b"v")
+    assert lattice("get", "k") == (0, "v", "")
+
+
+def test_get_of_nothing_exits_1_in_every_format(client: Any, lattice: Any) -> None:
+    code, out, err = lattice("get", "k")
+    assert (code, out) == (1, "")
+    assert err == "error: get k: not found. try: lattice get --prefix ''\n"
+    code, out, _ = lattice("get", "k", "-o", "json")
+    assert (code, json.loads(out)) == (1, {"revision": 77, "kvs": []})
+
+
+def test_get_json_has_the_promised_fields_and_wraps_what_is_not_text(client: Any, lattice: Any) -> None:
+    client.add(b"a", "grüße".encode())
+    client.add(b"b\xff", b"\xff\x00")
+    _, out, _ = lattice("get", "--prefix", "", "-o", "json")
+    assert json.loads(out) == {
+        "revision": 77,
+        "kvs": [
+            {"key": "a", "value": "grüße", "create_revision": 3, "mod_revision": 7, "version": 2, "lease": None},
+            {
+                "key": {"base64": "Yv8="},
+                "value": {"base64": "/wA="},
+                "create_revision": 3,
+                "mod_revision": 7,
+                "version": 2,
+                "lease": None,
+            },
+        ],
+    }
+
+
+def test_get_prefix_prints_a_line_each_and_reads_page_by_page_at_one_revision(
+    client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lattice_cli.commands.get.PAGE_KEYS", 2)
+    for number in range(5):
+        client.add(b"k%d" % number, b"v%d" % number)
+    code, out, _ = lattice("get", "k", "--prefix")
+    assert (code, out) == (0, "".join(f"k{number}\tv{number}\n" for number in range(5)))
+    ranges = [call for call in client.calls if call[0] == "range"]
+    assert [call[2]["revision"] for call in ranges] == [None, 77, 77]
+    assert [call[1][0] for call in ranges] == [b"k", b"k1\0", b"k3\0"]
+
+
+def test_get_prefix_respects_a_limit_and_finds_nothing_without_complaint(client: Any, lattice: Any) -> None:
+    for number in range(5):
+        client.add(b"k%d" % number, b"v")
+    assert lattice("get", "k", "--prefix", "--limit", "2")[1] == "k0\tv\nk1\tv\n"
+    assert lattice("get", "none", "--prefix") == (0, "", "")
+
+
+def test_get_passes_revision_and_consistency_on(client: Any, lattice: Any) -> None:
+    client.add(b"k", b"v")
+    lattice("get", "k", "--revision", "5", "--consistency", "stale")
+    assert only_call(client)[2] == {"revision": 5, "consistency": "stale"}
+
+
+def test_get_as_a_table(client: Any, lattice: Any) -> None:
+    client.add(b"k", b"line\nbreak")
+    client.add(b"b", b"\xff")
+    _, out, _ = lattice("get", "--prefix", "", "-o", "table")
+    assert "KEY" in out
+    assert "line\\nbreak" in out
+    assert "base64:/w==" in out
+
+
+def test_delete_exits_1_if_there_was_no_such_key(client: Any, lattice: Any) -> None:
+    client.add(b"k", b"v")
+    assert lattice("delete", "k") == (0, "1\n", "")
+    code, out, err = lattice("delete", "none", "-o", "json")
+    assert (code, json.loads(out)) == (1, {"deleted": 0, "revision": 9})
+    assert err.startswith("error: delete none: not found")
+    assert lattice("delete", "none", "--prefix") == (0, "0\n", "")
+
+
+def test_cas_exits_1_if_the_value_is_another(client: Any, lattice: Any) -> None:
+    code, out, _ = lattice("cas", "k", "old", "new", "-o", "json")
+    assert (code, json.loads(out)) == (0, {"swapped": True, "revision": 10})
+    client.condition_holds = False
+    code, out, err = lattice("cas", "k", "old", "new")
+    assert (code, out) == (1, "false\n")
+    assert "not the one expected" in err
+
+
+def test_status_names_ids_in_16_hex_digits(client: Any, lattice: Any) -> None:
+    _, out, _ = lattice("status", "-o", "json")
+    document = json.loads(out)
+    assert document["id"] == "0000000000000001"
+    assert document["cluster_id"] == "f8721fd7386f22d0"
+    assert document["role"] == "leader"
+    assert "role\tleader\n" in lattice("status")[1]
+    assert "commit index" in lattice("status", "-o", "table")[1]
+
+
+def test_cluster_status_json_has_the_promised_fields(client: Any, lattice: Any) -> None:
+    code, out, _ = lattice("cluster", "status", "-o", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert {"cluster_id", "leader", "term", "members"} <= document.keys()
+    assert (document["leader"], document["term"]) == ("n1", 3)
+    assert all(member.keys() >= MEMBER_FIELDS for member in document["members"])
+    away = document["members"][4]
+    assert (away["name"], away["reachable"], away["role"], away["term"]) == ("n5", False, None, None)
+
+
+def test_cluster_status_for_programs_is_one_line_a_member(client: Any, lattice: Any) -> None:
+    _, out, _ = lattice("cluster", "status")
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [(line[0], line[2]) for line in lines][-2:] == [("n4", "learner"), ("n5", "unreachable")]
+    assert {len(line) for line in lines} == {11}
+
+
+def test_cluster_members(client: Any, lattice: Any) -> None:
+    _, out, _ = lattice("cluster", "members", "-o", "json")
+    assert json.loads(out)["members"][3] == {
+        "name": "n4",
+        "id": "0000000000000004",
+        "client_addr": "127.0.0.1:7404",
+        "peer_addr": "127.0.0.1:7504",
+        "voter": False,
+    }
+    assert "n4\t0000000000000004\tlearner\t127.0.0.1:7404\t127.0.0.1:7504\n" in lattice("cluster", "members")[1]
+
+
+def test_transfer_leader(client: Any, lattice: Any) -> None:
+    _, out, _ = lattice("transfer-leader", "n3", "-o", "json")
+    assert json.loads(out) == {"from": "n1", "to": "n3", "term": 4, "milliseconds": 12.346}
+    assert lattice("transfer-leader")[1] == "n1\tn2\t4\t12.3\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (Unavailable("put: nobody\nanswers."), 3, "error: put: nobody answers. try: lattice cluster status\n"),
+        (OutcomeUnknown("put: sent, but no answer"), 5, "lattice get KEY"),
+        (NotAllowed("a rule"), 4, "error: a rule. try: lattice cluster status\n"),
+        (InvalidRequest("put: the key is empty"), 2, "error: put: the key is empty. try: lattice --help\n"),
+        (RevisionCompacted("gone", compacted_revision=6), 1, "read at revision 7 or later"),
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device", "file"), 3, "error: file: No space left on device\n"),
+        (ZeroDivisionError("oops"), 3, "error: internal error: ZeroDivisionError: oops"),
+    ],
+)
+def test_every_error_is_one_line_and_an_exit_code(
+    client: Any, lattice: Any, error: BaseException, code: int, line: str
+) -> None:
+    client.error = error
+    found, out, err = lattice("put", "k", "v")
+    assert (found, out) == (code, "")
+    assert line in err
+    assert err.count("\n") == (1 if line else 0)
+    assert "Traceback" not in err

@@ -1,0 +1,88 @@
+"""The demonstration with real processes: it holds, and leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(tmp_path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lattice_cli", "demo", "--once"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def node_pids(text: str) -> list[int]:
+    return [int(pid) for pid in re.findall(r"\(pid (\d+)\)", text)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.cluster
+def test_the_demo_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = demo(tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert "0 lost, 0 applied twice" in out
+    assert "kill -9" in out
+    pids = node_pids(out)
+    assert len(pids) == 3
+    assert not any(is_alive(pid) for pid in pids)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_demo_that_is_ended_takes_its_nodes_with_it(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    if number is signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("nodes outlive a killed parent there")
+    process = demo(tmp_path)
+    assert process.stdout is not None
+    head = ""
+    while "ready after" not in head:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        head += line
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, "")
+    pids = node_pids(head)
+    assert len(pids) == 3
+    if number is signal.SIGKILL:
+        # Nobody cleans up the directory then, but the kernel kills the nodes. They are not our children.
+        for pid in pids:
+            _until_gone(pid)
+    else:
+        assert not any(is_alive(pid) for pid in pids)
+        assert list(tmp_path.iterdir()) == []
+
+
+def _until_gone(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 10)[0], f"node {pid} survived its parent"
+    finally:
+        os.close(descriptor)

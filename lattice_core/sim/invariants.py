@@ -97,7 +97,12 @@ class DurableLog:
         # (it was published, and the mark not yet written): compare where both speak.
         mine = self.terms[max(0, start - self.base) :]
         found = terms[max(0, self.base - start) :]
-        return found == mine and state.hard_state == self.hard_state
+        if found != mine:
+            return False
+        # A snapshot that is newer than the log brings its term along, without a vote: whatever vote was on its
+        # way to the disk was answered to nobody.
+        brought = HardState(state.snapshot.last_included_term, None) if start > self.base and state.snapshot else None
+        return state.hard_state in (self.hard_state, brought)
 
     def holds(self, index: int, term: int) -> bool:
         if index <= self.base:

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from lattice_core.errors import InvalidRequest, UnknownCommand
 from lattice_core.kv.machine import StateMachine
+from lattice_core.kv.sessions import SessionTable
 from lattice_core.raft import quorum
 from lattice_core.raft.durability import Durability
 from lattice_core.raft.follower import Follower
 from lattice_core.raft.leader import Leader
+from lattice_core.raft.log import NO_CONFIGURATION, RaftLog
 from lattice_core.raft.messages import AppendConflict, AppendEntries, AppendSuccess, Message, VoteResponse
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.progress import Progress
@@ -212,6 +214,24 @@ def _stale_completion_counted() -> list[Patch]:
     return [(Durability, "persisted", counts_any_completion)]
 
 
+def _snapshot_drops_sessions() -> list[Patch]:
+    capture = StateMachine.capture
+
+    def forgets_sessions(self: StateMachine) -> Any:
+        sessions, self.sessions = self.sessions, SessionTable(self.sessions.limits)
+        self.sessions.next_id = sessions.next_id
+        try:
+            return capture(self)
+        finally:
+            self.sessions = sessions
+
+    return [(StateMachine, "capture", forgets_sessions)]
+
+
+def _snapshot_without_membership() -> list[Patch]:
+    return [(RaftLog, "configuration_at", lambda self, index: NO_CONFIGURATION)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "vote-not-persisted": Plant("the vote is not in the record that is fsynced before it is sent", _vote_not_persisted),
     "commit-old-term": Plant("entries of earlier terms are committed by counting (Figure 8)", _commit_old_term),
@@ -228,6 +248,8 @@ PLANTS: Final[dict[str, Plant]] = {
     "match-index-lowered": Plant("a late answer lowers the match index", _match_index_lowered),
     "torn-tail-kept": Plant("recovery leaves a torn tail in the file", _torn_tail_kept),
     "apply-skips-undecodable": Plant("a command that cannot be read is skipped", _apply_skips_undecodable),
+    "snapshot-drops-sessions": Plant("a snapshot is taken without the sessions", _snapshot_drops_sessions),
+    "snapshot-without-membership": Plant("a snapshot is taken without the membership", _snapshot_without_membership),
     "stale-completion-counted": Plant(
         "an fsync's completion vouches for whatever is in the log", _stale_completion_counted
     ),
@@ -236,8 +258,6 @@ PLANTS: Final[dict[str, Plant]] = {
 
 WAITING: Final[dict[str, str]] = {
     "membership-on-apply": "waits for membership changes in the simulator (issue 5)",
-    "snapshot-drops-sessions": "waits for snapshots (issue 4)",
-    "snapshot-without-membership": "waits for snapshots (issue 4)",
 }
 """Bugs of SAFETY.md that join when what they need has landed."""
 

@@ -12,6 +12,7 @@ Log and snapshots are written one after the other, so a crash leaves them in one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,8 @@ def _choose(fs: FileSystem, wal: Wal, recovery: Recovery, directory: str) -> Res
         if state is None:
             continue
         if header.meta.last_included_index > marked_index:
-            cut = None if state.entries else header.meta.last_included_index + 1
-            wal.write([SnapshotMarkBatch(header.meta, truncate_from=cut)])
-            wal.sync()
+            state = _catch_up_term(state, header.meta)
+            _mark(wal, state, header.meta)
         return Restart(wal, state, path, recovery.torn, tuple(published[: published.index(path)]))
     if marked_index == 0:
         return Restart(wal, recovery.state, None, recovery.torn, tuple(published))
@@ -91,3 +91,18 @@ def _choose(fs: FileSystem, wal: Wal, recovery: Recovery, directory: str) -> Res
         offset=0,
         hint=DAMAGE_HINT,
     )
+
+
+def _catch_up_term(state: RecoveredState, meta: SnapshotMeta) -> RecoveredState:
+    """A snapshot received in a newer term may be published before that term is in the log. Whoever holds it has
+    seen that term; that no vote was given in it is certain, since none is answered before it is durable."""
+    if meta.last_included_term <= state.hard_state.term:
+        return state
+    return dataclasses.replace(state, hard_state=HardState(meta.last_included_term, None))
+
+
+def _mark(wal: Wal, state: RecoveredState, meta: SnapshotMeta) -> None:
+    """Mark a snapshot that was published before a crash; what the log holds after it stays only if it continues."""
+    cut = None if state.entries else meta.last_included_index + 1
+    wal.write([SnapshotMarkBatch(meta, truncate_from=cut, hard_state=state.hard_state)])
+    wal.sync()

@@ -79,19 +79,26 @@ class NodeConfig:
     segment_bytes: int = 16 << 20
     """One preallocated file of the write-ahead log."""
 
+    snapshot_entries: int = 1000
+    """Take a snapshot when so many entries were applied since the last; not before the log has grown by half of
+    that snapshot's size, so that a big state is not written again for little."""
+
+    snapshot_log_bytes: int = 32 << 20
+    """Or when the log has grown by so much since, however few entries it was (under load one may have 2 MiB): what
+    the log holds is in memory and on disk. The half of the last snapshot's size counts here too."""
+
+    snapshot_keep_entries: int = 1000
+    """Entries before a snapshot that stay in memory for followers that are a little behind: a member that is
+    restarted under load misses about this many, and should need no snapshot for it."""
+
     max_pending_bytes: int = 64 << 20
     """Client writes accepted and not yet answered; beyond it callers get RESOURCE_EXHAUSTED."""
 
     max_entry_bytes: int = 2 << 20
     """How much of what is waiting one log entry gathers. Bounds the time that one apply or append takes."""
 
-    max_value_bytes: int = 1 << 20
-    max_key_bytes: int = 4096
-
     history_revisions: int = 10_000
     history_bytes: int = 64 << 20
-    session_ttl_seconds: int = 3600
-    max_sessions: int = 100_000
 
     drain_seconds: float = 5.0
     """After SIGTERM: how long to wait for a successor and for requests under way."""
@@ -125,21 +132,16 @@ class NodeConfig:
             raise ConfigurationError(f"log format {self.log_format!r} is not text or json")
         for name, smallest in (
             ("segment_bytes", 64 << 10),
+            ("snapshot_entries", 1),
+            ("snapshot_log_bytes", 64 << 10),
+            ("snapshot_keep_entries", 0),
             ("max_pending_bytes", 1 << 20),
             ("max_entry_bytes", 1 << 10),
-            ("max_value_bytes", 1),
-            ("max_key_bytes", 1),
             ("history_revisions", 1),
             ("history_bytes", 1 << 10),
-            ("session_ttl_seconds", 1),
-            ("max_sessions", 1),
         ):
             if getattr(self, name) < smallest:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
-        if self.max_value_bytes + self.max_key_bytes > self.max_pending_bytes:
-            raise ConfigurationError(
-                f"max_value_bytes ({self.max_value_bytes}) does not fit in max_pending_bytes ({self.max_pending_bytes})"
-            )
         if self.drain_seconds < 0:
             raise ConfigurationError(f"drain_seconds is {self.drain_seconds}, must not be negative")
         try:

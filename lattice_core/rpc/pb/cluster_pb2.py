@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lattice_core.rpc.pb import raft_pb2 as lattice_dot_v1_dot_raft__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lattice/v1/cluster.proto\x12\nlattice.v1\x1a\x15lattice/v1/raft.proto\"\x13\n\x11NodeStatusRequest\"/\n\x14\x43lusterStatusRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\"\xee\x01\n\x0cMemberReport\x12\"\n\x06member\x18\x01 \x01(\x0b\x32\x12.lattice.v1.Member\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x18.lattice.v1.MemberStatusH\x00\x88\x01\x01\x12\x13\n\x0b\x63lient_addr\x18\x06 \x01(\t\x12 \n\x13unreachable_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_statusB\x16\n\x14_unreachable_seconds\"\xbc\x01\n\x15\x43lusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x16\n\tleader_id\x18\x02 \x01(\x06H\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.lattice.v1.MemberReport\x12\x30\n\rconfiguration\x18\x05 \x01(\x0b\x32\x19.lattice.v1.ConfigurationB\x0c\n\n_leader_id\"@\n\x15TransferLeaderRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"V\n\x16TransferLeaderResponse\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\x32\xff\x01\n\x07\x43luster\x12\x45\n\nNodeStatus\x12\x1d.lattice.v1.NodeStatusRequest\x1a\x18.lattice.v1.MemberStatus\x12T\n\rClusterStatus\x12 .lattice.v1.ClusterStatusRequest\x1a!.lattice.v1.ClusterStatusResponse\x12W\n\x0eTransferLeader\x12!.lattice.v1.TransferLeaderRequest\x1a\".lattice.v1.TransferLeaderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lattice/v1/cluster.proto\x12\nlattice.v1\x1a\x15lattice/v1/raft.proto\"\x13\n\x11NodeStatusRequest\"/\n\x14\x43lusterStatusRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\"\xee\x01\n\x0cMemberReport\x12\"\n\x06member\x18\x01 \x01(\x0b\x32\x12.lattice.v1.Member\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x18.lattice.v1.MemberStatusH\x00\x88\x01\x01\x12\x13\n\x0b\x63lient_addr\x18\x06 \x01(\t\x12 \n\x13unreachable_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_statusB\x16\n\x14_unreachable_seconds\"\xbc\x01\n\x15\x43lusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x16\n\tleader_id\x18\x02 \x01(\x06H\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.lattice.v1.MemberReport\x12\x30\n\rconfiguration\x18\x05 \x01(\x0b\x32\x19.lattice.v1.ConfigurationB\x0c\n\n_leader_id\"@\n\x15TransferLeaderRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"V\n\x16TransferLeaderResponse\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\"\x15\n\x13TakeSnapshotRequest\"y\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x05 \x01(\x01\x12\x0c\n\x04name\x18\x06 \x01(\t\"\x15\n\x13SaveSnapshotRequest\"v\n\x10SaveSnapshotPart\x12\x37\n\x08snapshot\x18\x01 \x01(\x0b\x32 .lattice.v1.TakeSnapshotResponseH\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x0b\n\t_snapshot2\xa3\x03\n\x07\x43luster\x12\x45\n\nNodeStatus\x12\x1d.lattice.v1.NodeStatusRequest\x1a\x18.lattice.v1.MemberStatus\x12T\n\rClusterStatus\x12 .lattice.v1.ClusterStatusRequest\x1a!.lattice.v1.ClusterStatusResponse\x12W\n\x0eTransferLeader\x12!.lattice.v1.TransferLeaderRequest\x1a\".lattice.v1.TransferLeaderResponse\x12Q\n\x0cTakeSnapshot\x12\x1f.lattice.v1.TakeSnapshotRequest\x1a .lattice.v1.TakeSnapshotResponse\x12O\n\x0cSaveSnapshot\x12\x1f.lattice.v1.SaveSnapshotRequest\x1a\x1c.lattice.v1.SaveSnapshotPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRANSFERLEADERREQUEST']._serialized_end=629
   _globals['_TRANSFERLEADERRESPONSE']._serialized_start=631
   _globals['_TRANSFERLEADERRESPONSE']._serialized_end=717
-  _globals['_CLUSTER']._serialized_start=720
-  _globals['_CLUSTER']._serialized_end=975
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=719
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=740
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=742
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=863
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=865
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=886
+  _globals['_SAVESNAPSHOTPART']._serialized_start=888
+  _globals['_SAVESNAPSHOTPART']._serialized_end=1006
+  _globals['_CLUSTER']._serialized_start=1009
+  _globals['_CLUSTER']._serialized_end=1428
 # @@protoc_insertion_point(module_scope)

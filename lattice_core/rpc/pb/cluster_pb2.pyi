@@ -67,3 +67,37 @@ class TransferLeaderResponse(_message.Message):
     term: int
     milliseconds: float
     def __init__(self, to: _Optional[str] = ..., term: _Optional[int] = ..., milliseconds: _Optional[float] = ..., **kwargs) -> None: ...
+
+class TakeSnapshotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TakeSnapshotResponse(_message.Message):
+    __slots__ = ("index", "term", "path", "size_bytes", "milliseconds", "name")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    term: int
+    path: str
+    size_bytes: int
+    milliseconds: float
+    name: str
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., milliseconds: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
+
+class SaveSnapshotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SaveSnapshotPart(_message.Message):
+    __slots__ = ("snapshot", "offset", "data")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    snapshot: TakeSnapshotResponse
+    offset: int
+    data: bytes
+    def __init__(self, snapshot: _Optional[_Union[TakeSnapshotResponse, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

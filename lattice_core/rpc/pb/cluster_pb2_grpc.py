@@ -50,6 +50,16 @@ class ClusterStub:
                 request_serializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
                 response_deserializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
                 _registered_method=True)
+        self.TakeSnapshot = channel.unary_unary(
+                '/lattice.v1.Cluster/TakeSnapshot',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.FromString,
+                _registered_method=True)
+        self.SaveSnapshot = channel.unary_stream(
+                '/lattice.v1.Cluster/SaveSnapshot',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.SaveSnapshotRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.SaveSnapshotPart.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -76,6 +86,21 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeSnapshot(self, request, context):
+        """Have the member answering take a snapshot of its applied state now, and compact its log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveSnapshot(self, request, context):
+        """The bytes of a fresh snapshot file of the member answering, while it goes on serving. The first part
+        describes the file; the pieces follow in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +118,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.TransferLeader,
                     request_deserializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.FromString,
                     response_serializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.SerializeToString,
+            ),
+            'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeSnapshot,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.SerializeToString,
+            ),
+            'SaveSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveSnapshot,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.SaveSnapshotRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.SaveSnapshotPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +211,60 @@ class Cluster:
             '/lattice.v1.Cluster/TransferLeader',
             lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
             lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Cluster/TakeSnapshot',
+            lattice_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lattice.v1.Cluster/SaveSnapshot',
+            lattice_dot_v1_dot_cluster__pb2.SaveSnapshotRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.SaveSnapshotPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -163,18 +163,20 @@ class VoteResponse(_message.Message):
     def __init__(self, granted: _Optional[bool] = ...) -> None: ...
 
 class AppendEntries(_message.Message):
-    __slots__ = ("prev_log_index", "prev_log_term", "entries", "leader_commit", "round")
+    __slots__ = ("prev_log_index", "prev_log_term", "entries", "leader_commit", "round", "flight")
     PREV_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     PREV_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     LEADER_COMMIT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    FLIGHT_FIELD_NUMBER: _ClassVar[int]
     prev_log_index: int
     prev_log_term: int
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     leader_commit: int
     round: int
-    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., leader_commit: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+    flight: int
+    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., leader_commit: _Optional[int] = ..., round: _Optional[int] = ..., flight: _Optional[int] = ...) -> None: ...
 
 class AppendSuccess(_message.Message):
     __slots__ = ("match_index", "round")
@@ -185,16 +187,18 @@ class AppendSuccess(_message.Message):
     def __init__(self, match_index: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
 
 class AppendConflict(_message.Message):
-    __slots__ = ("rejected_index", "conflict_term", "conflict_index", "round")
+    __slots__ = ("rejected_index", "conflict_term", "conflict_index", "round", "flight")
     REJECTED_INDEX_FIELD_NUMBER: _ClassVar[int]
     CONFLICT_TERM_FIELD_NUMBER: _ClassVar[int]
     CONFLICT_INDEX_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    FLIGHT_FIELD_NUMBER: _ClassVar[int]
     rejected_index: int
     conflict_term: int
     conflict_index: int
     round: int
-    def __init__(self, rejected_index: _Optional[int] = ..., conflict_term: _Optional[int] = ..., conflict_index: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+    flight: int
+    def __init__(self, rejected_index: _Optional[int] = ..., conflict_term: _Optional[int] = ..., conflict_index: _Optional[int] = ..., round: _Optional[int] = ..., flight: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("commit", "round")
@@ -235,6 +239,40 @@ class ReadIndexResponse(_message.Message):
     request_id: int
     read_index: int
     def __init__(self, request_id: _Optional[int] = ..., read_index: _Optional[int] = ...) -> None: ...
+
+class SnapshotPart(_message.Message):
+    __slots__ = ("hello", "offer", "offset", "data")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    offer: SnapshotOffer
+    offset: int
+    data: bytes
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[SnapshotOffer, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotOffer(_message.Message):
+    __slots__ = ("term", "round", "name", "size_bytes")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    round: int
+    name: str
+    size_bytes: int
+    def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class SnapshotAnswer(_message.Message):
+    __slots__ = ("received_bytes", "delivered", "reason")
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    received_bytes: int
+    delivered: bool
+    reason: str
+    def __init__(self, received_bytes: _Optional[int] = ..., delivered: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

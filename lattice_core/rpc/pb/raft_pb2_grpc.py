@@ -39,6 +39,11 @@ class RaftStub:
                 request_serializer=lattice_dot_v1_dot_raft__pb2.Envelope.SerializeToString,
                 response_deserializer=lattice_dot_v1_dot_raft__pb2.Envelope.FromString,
                 _registered_method=True)
+        self.Snapshot = channel.stream_stream(
+                '/lattice.v1.Raft/Snapshot',
+                request_serializer=lattice_dot_v1_dot_raft__pb2.SnapshotPart.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_raft__pb2.SnapshotAnswer.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/lattice.v1.Raft/Status',
                 request_serializer=lattice_dot_v1_dot_raft__pb2.StatusRequest.SerializeToString,
@@ -52,6 +57,15 @@ class RaftServicer:
     def Stream(self, request_iterator, context):
         """First envelope: hello. The answer's first envelope: hello, or the stream ends with
         FAILED_PRECONDITION and the reason. Later ones carry messages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request_iterator, context):
+        """A snapshot file, beside the messages. First part: hello and offer; the answer to it says from which byte
+        to go on (after a cut, not from the start). Then pieces, in order. The last answer says whether the
+        file has arrived whole and was taken in, or why not. A refused hello ends it as it ends Stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +85,11 @@ def add_RaftServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=lattice_dot_v1_dot_raft__pb2.Envelope.FromString,
                     response_serializer=lattice_dot_v1_dot_raft__pb2.Envelope.SerializeToString,
+            ),
+            'Snapshot': grpc.stream_stream_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=lattice_dot_v1_dot_raft__pb2.SnapshotPart.FromString,
+                    response_serializer=lattice_dot_v1_dot_raft__pb2.SnapshotAnswer.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -105,6 +124,33 @@ class Raft:
             '/lattice.v1.Raft/Stream',
             lattice_dot_v1_dot_raft__pb2.Envelope.SerializeToString,
             lattice_dot_v1_dot_raft__pb2.Envelope.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lattice.v1.Raft/Snapshot',
+            lattice_dot_v1_dot_raft__pb2.SnapshotPart.SerializeToString,
+            lattice_dot_v1_dot_raft__pb2.SnapshotAnswer.FromString,
             options,
             channel_credentials,
             insecure,

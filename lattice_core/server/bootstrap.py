@@ -1,0 +1,224 @@
+"""From options and a data directory to a node that may start: identity, log, first configuration.
+
+Every node of a static bootstrap computes the same ids from the same ``--initial-cluster``, so nothing has to
+be agreed on before there is a cluster. A node without it is a cluster of its own, with a random id, so
+that two such clusters never mistake each other for their own.
+
+A restart takes everything from the directory. Options that say something else about who this node is are
+an error which names both values; they are never silently one or the other.
+
+Order of making a directory: lock, log (with the first configuration as a snapshot mark at index 0),
+identity, incarnation. A crash in between leaves an unfinished creation, which the next start recognises
+by its pristine log, and begins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lattice_core.config import NodeConfig
+from lattice_core.errors import IdentityMismatch, StorageDamaged
+from lattice_core.kv import HistoryLimits, SessionLimits, StateMachine
+from lattice_core.raft.ready import Persist
+from lattice_core.raft.types import Configuration, HardState, Member, NodeId, RecoveredState, SnapshotMeta
+from lattice_core.rpc.link import greet
+from lattice_core.rpc.peers import PeerDirectory
+from lattice_core.server.incarnations import Incarnations
+from lattice_core.server.snapshot_files import Snapshot, set_aside
+from lattice_core.storage.filesystem import FileSystem, join
+from lattice_core.storage.identity import DataDirectory, Identity
+from lattice_core.storage.recovery import DAMAGE_HINT
+from lattice_core.storage.restart import restart
+from lattice_core.storage.snapshots import SnapshotReader
+from lattice_core.storage.wal import Wal
+
+log = logging.getLogger("lattice.bootstrap")
+
+PROBE_SECONDS = 1.0
+"""How long a new member waits for the others to say whether they know it. Refused connections fail at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedNode:
+    """A data directory that is locked, checked and recovered."""
+
+    directory: DataDirectory
+    identity: Identity
+    wal: Wal
+    recovered: RecoveredState
+    snapshot: Snapshot | None
+    """The published snapshot that ``recovered`` begins with; None: there is none but the first configuration."""
+    incarnations: Incarnations
+    fresh: bool
+    """Made just now: this member has never spoken to anybody."""
+    fs: FileSystem
+
+    def machine(self, history: HistoryLimits) -> StateMachine:
+        """The state machine as of the snapshot, or a new one. Blocking. Raises StorageDamaged, Fatal."""
+        if self.snapshot is None:
+            # Limits of sessions decide what is executed, so they are the same everywhere, not configured.
+            return StateMachine(history=history, session_limits=SessionLimits())
+        with SnapshotReader(self.fs, self.snapshot.path) as reader:
+            return StateMachine.from_chunks(reader.objects(), history=history)
+
+    def close(self) -> None:
+        """Close the log and give the directory up. Raises StorageFailed if the log cannot be synced."""
+        try:
+            self.wal.close()
+        finally:
+            self.directory.close()
+
+
+def _hash64(purpose: bytes, text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=purpose).digest()
+    return int.from_bytes(digest, "big") or 1  # 0 means "absent" on the wire
+
+
+def canonical_cluster(members: Mapping[str, str]) -> str:
+    """The same text on every node, whatever the order in which the option lists the members."""
+    return ",".join(f"{name}={addr}" for name, addr in sorted(members.items()))
+
+
+def cluster_id_of(members: Mapping[str, str], salt: str = "") -> int:
+    return _hash64(b"lattice-cluster", canonical_cluster(members) + salt)
+
+
+def node_id_of(cluster_id: int, name: str) -> NodeId:
+    return _hash64(b"lattice-node", f"{cluster_id:016x}/{name}")
+
+
+def first_configuration(members: Mapping[str, str], cluster_id: int) -> Configuration:
+    """Everyone votes."""
+    return Configuration.of_voters(Member(node_id_of(cluster_id, name), name, addr) for name, addr in members.items())
+
+
+def open_node(config: NodeConfig, fs: FileSystem, *, before_making: Callable[[], None] | None = None) -> OpenedNode:
+    """Open the data directory, or make it. Blocking; holds the directory's lock until closed.
+
+    ``before_making`` is called before a new directory is made: from then on it belongs to its peer address, so
+    an address that cannot be had must be noticed before.
+
+    Raises DirectoryInUse, IdentityMismatch, ConfigurationError, StorageDamaged, StorageFailed.
+    """
+    directory = DataDirectory.open(fs, config.data_dir)
+    try:
+        if directory.identity is None:
+            if before_making is not None:
+                before_making()
+            return _create(config, fs, directory)
+        return _reopen(config, fs, directory, directory.identity)
+    except BaseException:
+        directory.close()
+        raise
+
+
+def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> OpenedNode:
+    members = config.initial_cluster or {config.name: config.peer_addr}
+    salt = "" if len(members) > 1 else f"#{secrets.token_hex(16)}"
+    cluster_id = cluster_id_of(members, salt)
+    node_id = node_id_of(cluster_id, config.name)
+    mark = SnapshotMeta(0, 0, first_configuration(members, cluster_id))
+    birth = Persist(
+        sequence=1,
+        hard_state=None,
+        snapshot=mark,
+        truncate_from=None,
+        entries=(),
+        commit_hint=None,
+        messages=(),
+    )
+    wal = Wal.create(fs, directory.wal_path, cluster_id, node_id, segment_bytes=config.segment_bytes, initial=birth)
+    try:
+        identity = Identity(cluster_id, node_id, config.name, config.peer_addr, config.client_addr)
+        directory.write_identity(identity)
+        incarnations = Incarnations.create(fs, directory.path)
+    except BaseException:
+        wal.close()
+        raise
+    log.info(
+        "new data directory %s: member %s (%016x) of cluster %016x: %s",
+        directory.path,
+        config.name,
+        node_id,
+        cluster_id,
+        canonical_cluster(members),
+    )
+    recovered = RecoveredState(hard_state=HardState(), snapshot=mark)
+    return OpenedNode(directory, identity, wal, recovered, None, incarnations, fresh=True, fs=fs)
+
+
+def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity) -> OpenedNode:
+    identity.require(directory.path, node_name=config.name, peer_addr=config.peer_addr)
+    if len(config.initial_cluster) > 1:
+        asked = cluster_id_of(config.initial_cluster)
+        if asked != identity.cluster_id:
+            raise IdentityMismatch(
+                f"the data directory {directory.path} belongs to cluster {identity.cluster_id:016x}, but "
+                f"--initial-cluster {canonical_cluster(config.initial_cluster)} describes cluster {asked:016x}",
+                hint="start it with the --initial-cluster it was made with (or none), or use another data directory",
+            )
+    begun = restart(
+        fs,
+        directory.wal_path,
+        directory.snapshots_path,
+        identity.cluster_id,
+        identity.node_id,
+        segment_bytes=config.segment_bytes,
+    )
+    wal, state = begun.wal, begun.state
+    try:
+        if begun.torn is not None:
+            torn = begun.torn
+            log.warning(
+                "cut a torn tail of %d bytes at offset %d of %s: %s; nothing in it was acknowledged",
+                torn.bytes_cut,
+                torn.offset,
+                torn.path,
+                torn.reason,
+            )
+        for path in set_aside(fs, begun.damaged_snapshots):
+            log.warning("a damaged snapshot was passed over; it is kept as %s, for you to look at or remove", path)
+        snapshot = None
+        if begun.snapshot_path is not None:
+            assert state.snapshot is not None
+            with SnapshotReader(fs, begun.snapshot_path) as reader:
+                snapshot = Snapshot(state.snapshot, begun.snapshot_path, reader.size_bytes)
+        never_spoke = state.hard_state == HardState() and not state.entries and snapshot is None
+        incarnations = Incarnations.load(fs, directory.path)
+        if incarnations is None:
+            if not never_spoke:
+                path = join(directory.path, "peers")
+                raise StorageDamaged(
+                    f"{path} is missing: without its incarnation the other members will not know this one",
+                    path=path,
+                    offset=0,
+                    hint=DAMAGE_HINT,
+                )
+            incarnations = Incarnations.create(fs, directory.path)
+    except BaseException:
+        wal.close()
+        raise
+    log.info(
+        "recovered %s: term %d, snapshot at index %d, entries up to %d, known committed up to %d",
+        directory.path,
+        state.hard_state.term,
+        snapshot.index if snapshot is not None else 0,
+        wal.last_index,
+        state.commit_hint,
+    )
+    return OpenedNode(directory, identity, wal, state, snapshot, incarnations, fresh=never_spoke, fs=fs)
+
+
+async def introduce(peers: PeerDirectory, configuration: Configuration) -> None:
+    """Say hello to every other member that can be reached, before a new member takes part in anything.
+
+    Whoever knows another incarnation of this member says so, and the directory's ``on_disowned`` is called
+    (SAFETY 22). Those who cannot be reached within PROBE_SECONDS are met later.
+    """
+    others = [member for member in configuration.members if member.id != peers.local.node_id]
+    await asyncio.gather(*(greet(member.id, member.peer_addr, peers, PROBE_SECONDS) for member in others))

@@ -1,0 +1,408 @@
+"""The KV service: the pipelined stream that our client uses, and unary calls for everybody else.
+
+A stream costs two coroutines, whatever is on it: the handler reads requests and hands them to proposals or
+reads, which call back; a writer sends the answers as they come. No task is made per request.
+
+Bounds: per stream, requests taken and not yet answered, in number and bytes; at either bound the reader stops
+reading, and gRPC's flow control stops the client. All streams together: ``max_pending_bytes``, beyond which
+writes are answered with BUSY (RESOURCE_EXHAUSTED).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+import msgpack
+from google.protobuf.message import DecodeError
+
+from lattice_core.errors import InvalidRequest, LatticeError, OutcomeUnknown, Unavailable
+from lattice_core.kv import (
+    BatchResult,
+    BatchStatus,
+    ClientBatch,
+    Op,
+    RangeResult,
+    cas,
+    close_session,
+    decode_batch,
+    decode_results,
+    delete,
+    delete_range,
+    encode_batch,
+    open_session,
+    put,
+    put_if_revision,
+    raise_for_status,
+)
+from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
+from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
+from lattice_core.rpc.pb import kv_pb2
+from lattice_core.server.node import Node
+from lattice_core.server.proposals import Outcome, Reply
+from lattice_core.server.read_batches import (
+    COUNT_ONLY,
+    KEYS_ONLY,
+    REVERSE,
+    Answer,
+    Get,
+    Range,
+    Read,
+    checked,
+    decode_reads,
+    encode_answers,
+    key_value_to_pb,
+)
+from lattice_core.server.reads import Answers
+
+MAX_STREAM_REQUESTS = 1024
+"""Taken from one stream and not answered; our client keeps a window of far fewer batches."""
+
+MAX_STREAM_BYTES = 16 << 20
+
+_pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
+
+
+class MalformedRequest(Exception):
+    """Bytes on a session stream that are no request. They cannot be answered, so the stream ends."""
+
+
+def outcome_to_detail(result: BatchResult) -> kv_pb2.ErrorDetail | None:
+    """The error of a batch that was not executed; None if it was."""
+    if result.status is BatchStatus.OK:
+        return None
+    try:
+        raise_for_status(result.status)
+    except LatticeError as error:
+        detail = to_detail(error)
+        if result.status is BatchStatus.STALE:
+            detail.code = kv_pb2.ERROR_CODE_STALE_SEQUENCE
+        return detail
+    raise AssertionError(f"status {result.status!r} is no error")
+
+
+class KVService:
+    """Handlers for lattice.v1.KV. ``draining`` refuses what is new and lets the rest finish."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.draining = False
+
+    def refusal(self) -> kv_pb2.ErrorDetail | None:
+        """Why nothing new is taken; None: it is."""
+        if self.draining:
+            leader_id = self._node.core.leader_id
+            hint = self._node.hints.leader(leader_id) if leader_id != self._node.core.id else None
+            return to_detail(Unavailable(f"{self._node.config.name} is shutting down"), leader=hint)
+        if self._node.failed.done():
+            return to_detail(Unavailable(f"{self._node.config.name} has failed and is stopping"))
+        return None
+
+    def write(self, batch: ClientBatch, reply: Reply) -> None:
+        """Check a batch and propose it; ``batch.ops`` need not be set. Exactly one reply, maybe at once."""
+        try:
+            if batch.session_id and not batch.sequence:
+                raise InvalidRequest("a batch under a session needs a sequence, counted from 1")
+            ops = batch.ops if batch.ops is not None else decode_batch(batch.commands)
+        except LatticeError as error:
+            reply(to_detail(error))
+            return
+        self._node.proposals.submit(
+            ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands, ops), reply
+        )
+
+    def read(self, reads: list[Read], consistency: int, reply: Callable[[Answers | kv_pb2.ErrorDetail], None]) -> None:
+        self._node.reads.submit(reads, consistency, reply)
+
+    def leader_hint(self) -> kv_pb2.LeaderHint | None:
+        return self._node.hints.leader(self._node.core.leader_id)
+
+    # -- the stream -------------------------------------------------------------------------------
+
+    async def session(self, _requests: object, context: Any) -> None:
+        stream = _SessionStream(self)
+        try:
+            await until_first_ends(stream.read_requests(context.read), stream.write_answers(context.write))
+        except MalformedRequest as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except CONNECTION_ERRORS:
+            pass  # the client has gone; what it sent runs its course
+        finally:
+            stream.closed = True
+
+    # -- unary calls ------------------------------------------------------------------------------
+
+    async def put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutResponse:
+        if request.HasField("if_mod_revision"):
+            op = put_if_revision(request.key, request.value, request.if_mod_revision)
+        else:
+            op = put(request.key, request.value)
+        failed, revision = await self._write_one(op, request, context)
+        return kv_pb2.PutResponse(done=not failed, revision=revision)
+
+    async def delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:
+        op = delete_range(request.key, request.range_end) if request.HasField("range_end") else delete(request.key)
+        _, deleted, revision = await self._write_one(op, request, context)
+        return kv_pb2.DeleteResponse(deleted=deleted, revision=revision)
+
+    async def compare_and_swap(
+        self, request: kv_pb2.CompareAndSwapRequest, context: Any
+    ) -> kv_pb2.CompareAndSwapResponse:
+        expected = request.expected if request.HasField("expected") else None
+        _, swapped, revision = await self._write_one(cas(request.key, expected, request.value), request, context)
+        return kv_pb2.CompareAndSwapResponse(swapped=swapped, revision=revision)
+
+    async def open_session(self, _request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionResponse:
+        _, session_id = await self._write_one(open_session(), None, context)
+        return kv_pb2.OpenSessionResponse(session_id=session_id, leader=self.leader_hint())
+
+    async def get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
+        revision = request.revision if request.HasField("revision") else None
+        answers = await self._read_one(Get(request.key, revision), request.consistency, context)
+        answer = answers.answers[0]
+        if answer is None:
+            return kv_pb2.GetResponse(revision=answers.revision, not_found=kv_pb2.NotFound())
+        assert not isinstance(answer, RangeResult | LatticeError)
+        return kv_pb2.GetResponse(revision=answers.revision, found=key_value_to_pb(answer))
+
+    async def range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
+        flags = (
+            (KEYS_ONLY if request.keys_only else 0)
+            | (COUNT_ONLY if request.count_only else 0)
+            | (REVERSE if request.reverse else 0)
+        )
+        revision = request.revision if request.HasField("revision") else None
+        read = Range(request.start, request.end, request.limit, revision, flags)
+        answers = await self._read_one(read, request.consistency, context)
+        answer = answers.answers[0]
+        assert isinstance(answer, RangeResult)
+        return kv_pb2.RangeResponse(
+            revision=answer.revision,
+            kvs=[key_value_to_pb(kv) for kv in answer.kvs],
+            more=answer.more,
+            count=answer.count,
+        )
+
+    async def _write_one(self, op: Op, request: Any, context: Any) -> list[Any]:
+        """The result of one op as a batch of its own. Aborts the call with what went wrong."""
+        await self._refuse_if_draining(context)
+        identity = request.identity if request is not None and request.HasField("identity") else None
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.write(
+            ClientBatch(
+                identity.session_id if identity is not None else 0,
+                identity.sequence if identity is not None else 0,
+                identity.acknowledged_below if identity is not None else 0,
+                encode_batch([op]),
+            ),
+            lambda outcome: _settle(done, outcome),
+        )
+        outcome = await done
+        detail = outcome_to_detail(outcome) if isinstance(outcome, BatchResult) else outcome
+        if detail is not None:
+            await abort(context, detail)
+        assert isinstance(outcome, BatchResult)
+        return decode_results(outcome.packed)[0]
+
+    async def _read_one(self, read: Read, consistency: int, context: Any) -> Answers:
+        await self._refuse_if_draining(context)
+        try:
+            reads = [checked(read)]
+        except LatticeError as error:
+            await abort(context, to_detail(error))
+        done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
+        self.read(reads, consistency, lambda answers: _settle(done, answers))
+        answers = await done
+        if isinstance(answers, kv_pb2.ErrorDetail):
+            await abort(context, answers)
+        answer: Answer = answers.answers[0]
+        if isinstance(answer, LatticeError):
+            await abort(context, to_detail(answer))
+        return answers
+
+    async def _refuse_if_draining(self, context: Any) -> None:
+        refusal = self.refusal()
+        if refusal is not None:
+            await abort(context, refusal)
+
+    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+        return grpc.method_handlers_generic_handler(
+            "lattice.v1.KV",
+            {
+                "Session": grpc.stream_stream_rpc_method_handler(
+                    self.session,
+                    # Requests stay bytes until we parse them, so that malformed ones are ours to answer.
+                    response_serializer=kv_pb2.SessionResponse.SerializeToString,
+                ),
+                "Put": _unary(self.put, kv_pb2.PutRequest),
+                "Get": _unary(self.get, kv_pb2.GetRequest),
+                "Range": _unary(self.range, kv_pb2.RangeRequest),
+                "Delete": _unary(self.delete, kv_pb2.DeleteRequest),
+                "CompareAndSwap": _unary(self.compare_and_swap, kv_pb2.CompareAndSwapRequest),
+                "OpenSession": _unary(self.open_session, kv_pb2.OpenSessionRequest),
+            },
+        )
+
+
+class _SessionStream:
+    """One open stream: what is under way on it, and what waits to be sent."""
+
+    def __init__(self, service: KVService) -> None:
+        self._service = service
+        self._answers: deque[tuple[kv_pb2.SessionResponse, int]] = deque()
+        self._has_answers = asyncio.Event()
+        self._has_room = asyncio.Event()
+        # Invariant: requests taken whose answers have not been sent, in number and bytes.
+        self._under_way = 0
+        self._under_way_bytes = 0
+        self.closed = False
+
+    async def read_requests(self, read: Callable[[], Any]) -> None:
+        """Take requests until the client ends its half; then wait until all are answered."""
+        while True:
+            data = await read()
+            if data is EOF:
+                break
+            self._under_way += 1
+            self._under_way_bytes += len(data)
+            self._take(data)
+            while self._under_way >= MAX_STREAM_REQUESTS or self._under_way_bytes >= MAX_STREAM_BYTES:
+                self._has_room.clear()
+                await self._has_room.wait()
+        while self._under_way:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def write_answers(self, write: Callable[[kv_pb2.SessionResponse], Any]) -> None:
+        """Send answers as they come, one by one. Never returns."""
+        answers = self._answers
+        while True:
+            await self._has_answers.wait()
+            while answers:
+                response, size = answers.popleft()
+                await write(response)
+                self._under_way -= 1
+                self._under_way_bytes -= size
+                self._has_room.set()
+            self._has_answers.clear()
+
+    def _take(self, data: bytes) -> None:
+        size = len(data)
+        try:
+            request = kv_pb2.SessionRequest.FromString(data)
+        except DecodeError as error:
+            raise MalformedRequest(f"not a SessionRequest: {error}") from None
+        request_id = request.request_id
+        refusal = self._service.refusal()
+        if refusal is not None:
+            self._answer_error(request_id, size, refusal)
+            return
+        match request.WhichOneof("body"):
+            case "write":
+                batch = request.write
+                self._service.write(
+                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands),
+                    lambda outcome: self._written(request_id, size, outcome),
+                )
+            case "read":
+                try:
+                    reads = decode_reads(request.read.reads)
+                except LatticeError as error:
+                    self._answer_error(request_id, size, to_detail(error))
+                    return
+                self._service.read(
+                    reads, request.read.consistency, lambda answers: self._have_read(request_id, size, answers)
+                )
+            case "open":
+                self._service.write(
+                    ClientBatch(0, 0, 0, encode_batch([open_session()])),
+                    lambda outcome: self._opened(request_id, size, outcome),
+                )
+            case "close":
+                self._service.write(
+                    ClientBatch(0, 0, 0, encode_batch([close_session(request.close.session_id)])),
+                    lambda outcome: self._session_closed(request_id, size, outcome),
+                )
+            case _:
+                unknown = InvalidRequest("a request without a body, or of a kind this server does not know")
+                self._answer_error(request_id, size, to_detail(unknown))
+
+    # -- callbacks --------------------------------------------------------------------------------
+
+    def _written(self, request_id: int, size: int, outcome: Outcome) -> None:
+        result = self._executed(request_id, size, outcome)
+        if result is not None:
+            self._answer(
+                size,
+                kv_pb2.SessionResponse(request_id=request_id, write=kv_pb2.WriteResults(results=result.packed)),
+            )
+
+    def _opened(self, request_id: int, size: int, outcome: Outcome) -> None:
+        result = self._executed(request_id, size, outcome)
+        if result is not None:
+            opened = kv_pb2.OpenSessionResponse(session_id=result.results[0][1], leader=self._service.leader_hint())
+            self._answer(size, kv_pb2.SessionResponse(request_id=request_id, open=opened))
+
+    def _session_closed(self, request_id: int, size: int, outcome: Outcome) -> None:
+        if self._executed(request_id, size, outcome) is not None:
+            closed = kv_pb2.CloseSessionResponse()
+            self._answer(size, kv_pb2.SessionResponse(request_id=request_id, close=closed))
+
+    def _executed(self, request_id: int, size: int, outcome: Outcome) -> BatchResult | None:
+        """The batch's result if it was executed; else the error is answered."""
+        if not isinstance(outcome, BatchResult):
+            self._answer_error(request_id, size, outcome)
+            return None
+        if outcome.status is BatchStatus.OK:
+            return outcome
+        detail = outcome_to_detail(outcome)
+        assert detail is not None
+        self._answer_error(request_id, size, detail)
+        return None
+
+    def _have_read(self, request_id: int, size: int, answers: Answers | kv_pb2.ErrorDetail) -> None:
+        if isinstance(answers, kv_pb2.ErrorDetail):
+            self._answer_error(request_id, size, answers)
+            return
+        results = kv_pb2.ReadResults(
+            results=encode_answers(answers.answers, _pack),
+            revision=answers.revision,
+            stale_seconds=answers.stale_seconds,
+        )
+        self._answer(size, kv_pb2.SessionResponse(request_id=request_id, read=results))
+
+    def _answer_error(self, request_id: int, size: int, detail: kv_pb2.ErrorDetail) -> None:
+        self._answer(size, kv_pb2.SessionResponse(request_id=request_id, error=detail))
+
+    def _answer(self, size: int, response: kv_pb2.SessionResponse) -> None:
+        if self.closed:
+            return
+        self._answers.append((response, size))
+        self._has_answers.set()
+
+
+def _unary(behavior: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    return grpc.unary_unary_rpc_method_handler(
+        behavior,
+        request_deserializer=request.FromString,
+        response_serializer=_serialize,
+    )
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _settle(done: asyncio.Future[Any], value: Any) -> None:
+    if not done.done():  # the call was cancelled: nobody wants to know any more
+        done.set_result(value)
+
+
+async def abort(context: Any, detail: kv_pb2.ErrorDetail) -> NoReturn:
+    """End a unary call with the status code and the detail in the trailing metadata."""
+    await context.abort(status_of(detail), detail.message, ((ERROR_METADATA_KEY, detail.SerializeToString()),))
+    raise OutcomeUnknown("unreachable: abort raises")

@@ -1,0 +1,69 @@
+"""One line per event, for people or for machines; standard logging, to stderr.
+
+Text: ``2026-01-31T12:00:00.123Z INFO  n1 raft: leads term 3 (won the election)``. JSON: the same as one object.
+Timestamps are wall clock, for people; nothing in the program reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Final
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text += " | " + self.formatException(record.exc_info)
+        component = record.name.removeprefix("lattice.")
+        return _one_line(f"{_timestamp(record)} {record.levelname:<7} {self._node} {component}: {text}")
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "node": self._node,
+            "component": record.name.removeprefix("lattice."),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up(node: str, level: str, style: str) -> None:
+    """Send the ``lattice`` loggers to stderr. Replaces what an earlier call set up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter(node) if style == "json" else _TextFormatter(node))
+    root = logging.getLogger("lattice")
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[level])
+    root.propagate = False

@@ -1,0 +1,379 @@
+"""One member of a cluster: the core, the log, the state machine and the transport, put together.
+
+This module wires and reports; the work is done next door: ``ready_loop`` (drives the core), ``storage_thread``
+(writes), ``proposals`` and ``reads`` (callers that wait), ``apply`` (the state machine), ``snapshots``. It knows
+nothing of client ports or processes: ``services`` and ``run`` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Callable
+
+from lattice_core import __version__
+from lattice_core.config import NodeConfig
+from lattice_core.errors import (
+    Busy,
+    Fatal,
+    IdentityMismatch,
+    LatticeError,
+    NoLeader,
+    NotAllowed,
+    NotLeader,
+    Unavailable,
+)
+from lattice_core.kv import HistoryLimits
+from lattice_core.raft import errors as raft_errors
+from lattice_core.raft.node import RaftNode
+from lattice_core.raft.ready import ConfigurationChanged, Event, RoleChanged, TransferEnded
+from lattice_core.raft.types import Configuration, NodeId, Role
+from lattice_core.rpc.codec import configuration_to_pb
+from lattice_core.rpc.pb import raft_pb2
+from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
+from lattice_core.rpc.transport import PeerTransport
+from lattice_core.server.apply import Applier
+from lattice_core.server.bootstrap import OpenedNode, introduce
+from lattice_core.server.clock import ClusterClock, now_ns
+from lattice_core.server.hints import Hints
+from lattice_core.server.proposals import Proposals
+from lattice_core.server.reads import Reads
+from lattice_core.server.ready_loop import ReadyLoop
+from lattice_core.server.snapshots import Snapshots
+from lattice_core.server.storage_thread import StorageThread
+from lattice_core.storage.errors import DiskFull
+
+log = logging.getLogger("lattice.node")
+raft_log = logging.getLogger("lattice.raft")
+
+
+SETTLE_SECONDS = 5.0
+"""Two fsyncs on any disk that is worth having; longer, and it is better to serve what can be served."""
+
+
+class Node:
+    """Build it on a running loop; :meth:`start`, and in the end :meth:`stop`.
+
+    ``failed`` is done, with the reason, when the node cannot go on; whoever runs it must then end it.
+    """
+
+    def __init__(self, config: NodeConfig, opened: OpenedNode) -> None:
+        self.config = config
+        self._opened = opened
+        self._started_ns = now_ns()
+        loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[LatticeError] = loop.create_future()
+        identity = opened.identity
+        self.core = RaftNode(
+            identity.node_id,
+            config.raft(),
+            opened.recovered,
+            random.Random(secrets.randbits(64)),
+            self._started_ns,
+        )
+        self.machine = opened.machine(HistoryLimits(config.history_revisions, config.history_bytes))
+        self.peers = PeerDirectory(
+            LocalIdentity(
+                cluster_id=identity.cluster_id,
+                node_id=identity.node_id,
+                name=identity.node_name,
+                client_addr=config.client_addr,
+                peer_addr=identity.peer_addr,
+                version=__version__,
+                incarnation=opened.incarnations.own,
+            ),
+            opened.incarnations,
+            lambda: self.core.configuration,
+            self._disowned,
+        )
+        self.hints = Hints(self.peers)
+        clock = ClusterClock(self.machine.time_ms, self._started_ns)
+        self.loop = ReadyLoop(self.core, self._on_event, self._fatal)
+        self.proposals = Proposals(
+            self.core,
+            clock,
+            self.hints,
+            self.loop.kick,
+            max_pending_bytes=config.max_pending_bytes,
+            max_entry_bytes=config.max_entry_bytes,
+        )
+        self.reads = Reads(self.core, self.machine, self.hints, self.loop.kick, self.stale_seconds)
+        self.applier = Applier(self.machine, self.proposals, clock)
+        self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
+        self.snapshots = Snapshots(
+            config,
+            opened.fs,
+            opened.directory.snapshots_path,
+            opened.snapshot,
+            self,
+            self.core,
+            self.loop,
+            self.applier,
+            self.peers,
+        )
+        self.storage = StorageThread(
+            opened.wal,
+            self.loop.durable,
+            self._storage_failed,
+            self._disk_full,
+            self.snapshots.installer.publish,
+        )
+        self.snapshots.storage = self.storage
+        self.loop.proposals = self.proposals
+        self.loop.reads = self.reads
+        self.loop.applier = self.applier
+        self.loop.transport = self.transport
+        self.loop.storage = self.storage
+        self.loop.snapshots = self.snapshots
+        self._led_term: int | None = None
+        self._transfers: list[asyncio.Future[str | None]] = []
+        self._role_watchers: list[Callable[[], None]] = []
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take part. A member that was made just now introduces itself first (SAFETY 22).
+
+        Raises IdentityMismatch if another data directory is known under this member's name.
+        """
+        if self._opened.fresh:
+            await introduce(self.peers, self.core.configuration)
+            if self.failed.done():
+                raise self.failed.result()
+        self.storage.start()
+        self.transport.open()
+        self.transport.set_configuration(self.core.configuration)
+        self.loop.start()
+        if self.core.configuration.all_voters == {self.core.id}:
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """A cluster of one needs nobody to elect it: wait for that, so that "ready" means ready to write."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while not self.failed.done() and not (
+                    self.core.is_leader and self.core.applied_index == self.core.last_index
+                ):
+                    await self.loop.next_pass()
+
+    async def stop(self) -> None:
+        """End everything that start began, write what is waiting, close the log. Safe to repeat."""
+        self.loop.stop()
+        self.proposals.abandon()
+        self.reads.abandon()
+        await self.snapshots.close()
+        await self.transport.close()
+        await self.storage.stop()
+
+    async def hand_over(self, timeout_seconds: float) -> None:
+        """If this node leads, try to have another voter lead. Returns when that is done or hopeless."""
+        if not self.core.is_leader:
+            return
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.transfer_leader(None)
+        except (LatticeError, TimeoutError) as error:
+            log.info("leadership was not handed over: %s", error or "no time left")
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Wait until nobody waits for an answer, or the time is over."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not (self.proposals.idle and self.reads.idle) and not self.failed.done():
+                    await self.loop.next_pass()
+        except TimeoutError:
+            log.info("%d bytes of writes are still undecided; their clients are told so", self.proposals.pending_bytes)
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    def _fatal(self, error: BaseException) -> None:
+        self.loop.stop()
+        if self.failed.done():
+            return
+        if isinstance(error, LatticeError):
+            log.error("this node stops: %s", error)
+            self.failed.set_result(error)
+        else:
+            log.error("this node stops: %s: %s", type(error).__name__, error, exc_info=error)
+            self.failed.set_result(Fatal(f"{type(error).__name__}: {error}"))
+
+    def _storage_failed(self, error: BaseException) -> None:
+        # Nothing that waits for this disk may be acknowledged: no pass runs after this (SAFETY 18).
+        self._fatal(error)
+
+    def _disowned(self, reason: str) -> None:
+        self._fatal(IdentityMismatch(reason))
+
+    def _disk_full(self, error: DiskFull | None) -> None:
+        """SAFETY 19: nothing is acknowledged meanwhile; reads go on; another leader is better placed."""
+        self.proposals.disk_is_full = error is not None
+        if error is None:
+            log.warning("there is room on the disk again; writing goes on")
+            return
+        log.error("the disk is full, so nothing can be written: %s; %s", error, error.hint)
+        if self.core.is_leader:
+            try:
+                self.core.transfer_leader(None, now_ns())
+            except raft_errors.RaftError as refusal:
+                log.warning("leadership stays here: %s", refusal)
+            self.loop.kick()
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, RoleChanged):
+            self._role_changed(event)
+        elif isinstance(event, ConfigurationChanged):
+            self.transport.set_configuration(event.configuration)
+            raft_log.info("configuration at index %d: %s", event.index, _describe(event.configuration))
+        elif isinstance(event, TransferEnded):
+            raft_log.info(
+                "handing leadership to %s %s",
+                self.peers.name_of(event.target),
+                "is done" if event.reason is None else f"failed: {event.reason}",
+            )
+            waiting, self._transfers = self._transfers, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(event.reason)
+
+    def _role_changed(self, event: RoleChanged) -> None:
+        leads = event.role is Role.LEADER
+        if self._led_term is not None and (not leads or event.term != self._led_term):
+            self.proposals.leadership_lost()
+        self._led_term = event.term if leads else None
+        leader = "no leader" if event.leader_id is None else f"leader {self.peers.name_of(event.leader_id)}"
+        raft_log.info("%s in term %d, %s: %s", event.role.value, event.term, leader, event.reason)
+        if event.leader_id is not None:
+            self.loop.last_heard_leader_ns = now_ns()
+        for watcher in list(self._role_watchers):
+            watcher()
+
+    # -- what services ask ------------------------------------------------------------------------
+
+    async def transfer_leader(self, target_name: str | None) -> tuple[str, int]:
+        """Hand leadership over; (name of the new leader, its term) once it leads.
+
+        Raises NotLeader or NoLeader if this node does not lead, NotAllowed with the reason if it cannot be
+        done, Unavailable if it was tried and failed. Bounded by the core (an election timeout) until the
+        successor takes over; the caller bounds the rest.
+        """
+        core = self.core
+        if not core.is_leader:
+            detail = self.hints.leader(core.leader_id)
+            if detail is None:
+                raise NoLeader("there is no leader that could hand over")
+            raise NotLeader(
+                f"{self.config.name} is not the leader, {detail.name} is",
+                leader_addr=detail.client_addr or None,
+                leader_name=detail.name,
+            )
+        target: NodeId | None = None
+        if target_name:
+            member = core.configuration.member_named(target_name)
+            if member is None:
+                raise NotAllowed(f"{target_name} is not a member of this cluster")
+            target = member.id
+        try:
+            chosen = core.transfer_leader(target, now_ns())
+        except raft_errors.Refused as error:
+            raise NotAllowed(str(error)) from None
+        except raft_errors.Busy as error:
+            raise Busy(str(error)) from None
+        ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._transfers.append(ended)
+        self.loop.kick()
+        reason = await ended
+        if reason is not None:
+            raise Unavailable(f"leadership stays with {self.config.name}: {self.peers.name_of(chosen)}: {reason}")
+        leader = await self._next_leader()
+        if leader != chosen:
+            raise Unavailable(f"{self.peers.name_of(leader)} was elected instead of {self.peers.name_of(chosen)}")
+        return self.peers.name_of(leader), core.term
+
+    async def _next_leader(self) -> NodeId:
+        """Whoever is known to lead, as soon as somebody is."""
+        changed = asyncio.Event()
+        self._role_watchers.append(changed.set)
+        try:
+            while self.core.leader_id is None:
+                changed.clear()
+                await changed.wait()
+            return self.core.leader_id
+        finally:
+            self._role_watchers.remove(changed.set)
+
+    def stale_seconds(self) -> float:
+        """How long ago, at most, this node's state was known to be the leader's latest."""
+        core, now = self.core, now_ns()
+        if not core.is_leader:
+            return (now - self.loop.last_heard_leader_ns) / 1e9
+        voters = core.configuration.voters
+        heard = sorted((now if voter == core.id else _last_heard(core, voter) for voter in voters), reverse=True)
+        # A leader is current as of the time up to which a majority of the voters has answered it.
+        return max(0.0, (now - heard[len(heard) // 2]) / 1e9)
+
+    def role_name(self) -> str:
+        core = self.core
+        learner = core.role is Role.FOLLOWER and core.id in core.configuration.learners
+        return "learner" if learner else core.role.value
+
+    async def status(self) -> raft_pb2.MemberStatus:
+        """This member's account of itself, its hash taken between two entries."""
+        while not self.applier.between_entries and not self.failed.done():
+            await self.loop.next_pass()
+        core, machine, local, now = self.core, self.machine, self.peers.local, now_ns()
+        status = raft_pb2.MemberStatus(
+            cluster_id=local.cluster_id,
+            node_id=local.node_id,
+            name=local.name,
+            client_addr=local.client_addr,
+            peer_addr=local.peer_addr,
+            role=self.role_name(),
+            voter=core.configuration.is_voter(core.id),
+            term=core.term,
+            leader_id=core.leader_id,
+            commit_index=core.commit_index,
+            applied_index=machine.applied_index,
+            last_index=core.last_index,
+            snapshot_index=core.snapshot_index,
+            version=local.version,
+            revision=machine.revision,
+            state_hash=machine.state_hash,
+            incarnation=local.incarnation,
+            configuration=configuration_to_pb(core.configuration),
+            configuration_index=core.configuration_index,
+            log_bytes=self._opened.wal.size_bytes,
+            keys=len(machine.store),
+            sessions=len(machine.sessions),
+            uptime_seconds=(now - self._started_ns) / 1e9,
+        )
+        for peer, progress in core.progress.items():
+            status.progress.add(
+                node_id=peer,
+                state=progress.state.value,
+                match_index=progress.match_index,
+                next_index=progress.next_index,
+                seconds_since_heard=max(0, now - progress.last_heard_ns) / 1e9,
+            )
+        return status
+
+
+def _last_heard(core: RaftNode, peer: NodeId) -> int:
+    progress = core.progress.get(peer)
+    return progress.last_heard_ns if progress is not None else 0
+
+
+def _describe(configuration: Configuration) -> str:
+    def names(ids: frozenset[NodeId]) -> str:
+        return ",".join(member.name for member in configuration.members if member.id in ids)
+
+    text = f"voters {names(configuration.voters)}"
+    if configuration.voters_outgoing:
+        text += f", outgoing {names(configuration.voters_outgoing)}"
+    if configuration.learners:
+        text += f", learners {names(configuration.learners)}"
+    return text

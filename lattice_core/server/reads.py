@@ -1,0 +1,170 @@
+"""Reads on their way to the state machine: never through the log.
+
+* linearizable: all batches that wait in one turn of the loop share one ``read_index``, so one round of
+  heartbeats; they are answered when the core says that the index is applied. On a follower the core asks
+  the leader for the index;
+* lease: while the leader's lease holds, no round: wait until its commit index is applied. Elsewhere, and
+  without a lease, it becomes a linearizable read;
+* stale: at once, from whatever is applied, with an upper bound of how long ago a leader was heard.
+
+A batch sees one state: it is executed in one go.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from lattice_core.errors import Busy
+from lattice_core.kv import StateMachine
+from lattice_core.raft import errors as raft_errors
+from lattice_core.raft.ready import ReadRefused, ReadReleased
+from lattice_core.raft.types import NodeId
+from lattice_core.rpc.pb import kv_pb2
+from lattice_core.server.hints import Hints
+from lattice_core.server.read_batches import Answer, Read, execute
+
+MAX_PENDING_BATCHES = 10_000
+"""As many as the core keeps; a batch that waits is small."""
+
+
+class Answers(NamedTuple):
+    """A batch's answers, the revision of the state they come from, and its age at most (stale reads only)."""
+
+    answers: list[Answer]
+    revision: int
+    stale_seconds: float
+
+
+ReadReply = Callable[["Answers | kv_pb2.ErrorDetail"], None]
+
+
+class Core(Protocol):
+    """What is needed of the consensus core here."""
+
+    @property
+    def leader_id(self) -> NodeId | None: ...
+
+    def read_index(self, request_id: int, now_ns: int) -> None: ...
+
+    def lease_read_index(self, now_ns: int) -> int | None: ...
+
+
+class _Waiting(NamedTuple):
+    reads: list[Read]
+    reply: ReadReply
+
+
+class Reads:
+    """Lives on the loop; ``flush`` is called once per pass of the Ready loop, after proposals."""
+
+    def __init__(
+        self,
+        core: Core,
+        machine: StateMachine,
+        hints: Hints,
+        kick: Callable[[], None],
+        stale_seconds: Callable[[], float],
+    ) -> None:
+        self._core = core
+        self._machine = machine
+        self._hints = hints
+        self._kick = kick
+        self._stale_seconds = stale_seconds
+        self._waiting: list[_Waiting] = []
+        self._waiting_for_lease: list[_Waiting] = []
+        self._rounds: dict[int, list[_Waiting]] = {}
+        self._next_round = 1
+        # Lease reads whose index is not applied yet: (index, order of arrival, batch).
+        self._by_index: list[tuple[int, int, _Waiting]] = []
+        self._arrivals = 0
+        # Invariant: how many batches have not had their reply.
+        self._pending = 0
+
+    @property
+    def idle(self) -> bool:
+        return self._pending == 0
+
+    def submit(self, reads: list[Read], consistency: int, reply: ReadReply) -> None:
+        """Take a batch of checked reads. Exactly one reply, later or at once."""
+        waiting = _Waiting(reads, reply)
+        if consistency == kv_pb2.CONSISTENCY_STALE:
+            self._pending += 1
+            self._answer(waiting, self._stale_seconds())
+            return
+        if self._pending >= MAX_PENDING_BATCHES:
+            reply(self._hints.error(Busy(f"{self._pending} batches of reads are waiting already")))
+            return
+        self._pending += 1
+        if consistency == kv_pb2.CONSISTENCY_LEASE:
+            self._waiting_for_lease.append(waiting)
+        else:
+            self._waiting.append(waiting)
+        self._kick()
+
+    def flush(self, now_ns: int) -> None:
+        """Ask the core for an index, once for all that waits."""
+        if self._waiting_for_lease:
+            leased, self._waiting_for_lease = self._waiting_for_lease, []
+            index = self._core.lease_read_index(now_ns)
+            if index is None:
+                self._waiting += leased
+            elif index <= self._machine.applied_index:
+                for waiting in leased:
+                    self._answer(waiting)
+            else:
+                for waiting in leased:
+                    self._arrivals += 1
+                    heapq.heappush(self._by_index, (index, self._arrivals, waiting))
+        if not self._waiting:
+            return
+        batches, self._waiting = self._waiting, []
+        request_id = self._next_round
+        try:
+            self._core.read_index(request_id, now_ns)
+        except raft_errors.NotLeader as error:
+            self._refuse(batches, self._hints.not_leader(error.leader_id))
+        except raft_errors.Busy as error:
+            self._refuse(batches, self._hints.error(Busy(str(error))))
+        else:
+            self._next_round += 1
+            self._rounds[request_id] = batches
+
+    def settle(self, released: Sequence[ReadReleased], refused: Sequence[ReadRefused]) -> None:
+        """The core's verdicts."""
+        for read in released:
+            for waiting in self._rounds.pop(read.request_id, ()):
+                self._answer(waiting)
+        for refusal in refused:
+            batches = self._rounds.pop(refusal.request_id, None)
+            if batches:
+                self._refuse(batches, self._hints.not_leader(refusal.leader_id))
+
+    def applied(self, index: int) -> None:
+        """The state machine has come to ``index``."""
+        while self._by_index and self._by_index[0][0] <= index:
+            self._answer(heapq.heappop(self._by_index)[2])
+
+    def replace(self, machine: StateMachine) -> None:
+        """Read from another machine from now on: a snapshot was installed."""
+        self._machine = machine
+
+    def abandon(self) -> None:
+        """Answer everyone who still waits: not served here."""
+        batches = self._waiting + self._waiting_for_lease + [waiting for _, _, waiting in self._by_index]
+        for each in self._rounds.values():
+            batches += each
+        self._waiting, self._waiting_for_lease, self._by_index = [], [], []
+        self._rounds.clear()
+        self._refuse(batches, self._hints.not_leader(self._core.leader_id))
+
+    def _answer(self, waiting: _Waiting, stale_seconds: float = 0.0) -> None:
+        self._pending -= 1
+        store = self._machine.store
+        waiting.reply(Answers(execute(store, waiting.reads), store.revision, stale_seconds))
+
+    def _refuse(self, batches: list[_Waiting], detail: kv_pb2.ErrorDetail) -> None:
+        for waiting in batches:
+            self._pending -= 1
+            waiting.reply(detail)

@@ -1,0 +1,234 @@
+"""A node as a process: ports, signals, an orderly end.
+
+``run_node`` is what ``lattice start`` calls. It raises nothing for what goes wrong in operation: it logs one
+line and returns the exit code. Before the node serves, errors are raised, for the command line to show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from lattice_core.config import NodeConfig, parse_addr
+from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
+from lattice_core.rpc.options import client_server_options, peer_server_options
+from lattice_core.rpc.transport import raft_handlers
+from lattice_core.server import logs
+from lattice_core.server.bootstrap import OpenedNode, open_node
+from lattice_core.server.cluster_service import ClusterService
+from lattice_core.server.kv_service import KVService
+from lattice_core.server.node import Node
+from lattice_core.storage.filesystem import FileSystem, RealFileSystem
+
+log = logging.getLogger("lattice.run")
+
+SWITCH_INTERVAL_SECONDS = 0.0001
+"""How long the storage thread may have to wait for the interpreter after an fsync, and the loop after that.
+The default of 5 ms is several fsyncs."""
+
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Batches make many short-lived tuples; the default of 700 would have the collector run several times for
+each. What lives long (the store, the log) is tuples of bytes, in no cycles."""
+
+MAX_CLIENT_CALLS = 10_000
+"""Streams and unary calls under way from all clients; more are answered RESOURCE_EXHAUSTED (SAFETY 49)."""
+
+MAX_PEER_CALLS = 256
+"""A stream and a few status calls for each member, with room for those that are being replaced."""
+
+STOP_GRACE_SECONDS = 0.25
+"""For answers that are written already to leave before connections are cut."""
+
+
+class RunningNode:
+    """A node with its two listeners, in this process. Tests start several on one loop."""
+
+    def __init__(self, config: NodeConfig, fs: FileSystem | None = None) -> None:
+        config.validate()
+        self.config = config
+        self._fs = fs if fs is not None else RealFileSystem()
+        self._opened: OpenedNode | None = None
+        self.node: Node
+        self._kv: KVService
+        self._servers: list[grpc.aio.Server] = []
+        self._started = False
+
+    async def start(self) -> None:
+        """Open the directory, take the ports, take part. On an error everything is given back."""
+        try:
+            # Blocking, on purpose on the loop: nothing else runs here before it is done.
+            self._opened = open_node(self.config, self._fs, before_making=self._require_ports)
+            self.node = Node(self.config, self._opened)
+            self._kv = KVService(self.node)
+            self._require_ports()
+            peer_server = grpc.aio.server(
+                handlers=[raft_handlers(self.node.transport, self.node.status, self.node.snapshots.installer)],
+                options=peer_server_options(),
+                maximum_concurrent_rpcs=MAX_PEER_CALLS,
+            )
+            client_server = grpc.aio.server(
+                handlers=[self._kv.handlers(), ClusterService(self.node).handlers()],
+                options=client_server_options(),
+                maximum_concurrent_rpcs=MAX_CLIENT_CALLS,
+            )
+            _bind(peer_server, self.config.peer_addr, "--peer-addr")
+            _bind(client_server, self.config.client_addr, "--client-addr")
+            self._servers = [client_server, peer_server]
+            await peer_server.start()
+            await self.node.start()
+            await client_server.start()
+            self._started = True
+        except BaseException:
+            await self.kill()
+            raise
+
+    def _require_ports(self) -> None:
+        for addr, option in ((self.config.peer_addr, "--peer-addr"), (self.config.client_addr, "--client-addr")):
+            _require_free(addr, option)
+
+    async def stop(self) -> None:
+        """In good order: hand leadership over, let requests finish, within ``drain_seconds``; then close."""
+        if self._started and not self.node.failed.done():
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self.config.drain_seconds
+            self._kv.draining = True
+            await self.node.hand_over(max(0.0, deadline - loop.time()))
+            await self.node.drain(max(0.0, deadline - loop.time()))
+        await self._close(STOP_GRACE_SECONDS if self._started else 0)
+
+    async def kill(self) -> None:
+        """At once: nobody is told, nothing is waited for but the disk. Safe to repeat."""
+        await self._close(None)
+
+    async def _close(self, grace: float | None) -> None:
+        self._started = False
+        servers, self._servers = self._servers, []
+        if servers:
+            await servers[0].stop(grace)
+        if hasattr(self, "node"):
+            await self.node.stop()
+        for server in servers[1:]:
+            await server.stop(None)
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+
+def _require_free(addr: str, option: str) -> None:
+    """Raises ConfigurationError, with the system's reason, if nobody can listen there now.
+
+    gRPC would say no more than "failed", and a server of its that was bound and never started keeps its port.
+    """
+    host, port = parse_addr(addr, what=option)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: TIME_WAIT is no obstacle
+            probe.bind(where)
+    except OSError as error:
+        raise _cannot_listen(addr, option, (error.strerror or str(error)).lower()) from None
+
+
+def _bind(server: grpc.aio.Server, addr: str, option: str) -> None:
+    """Raises ConfigurationError if the port cannot be had."""
+    try:
+        bound = server.add_insecure_port(addr)
+    except RuntimeError:
+        bound = 0
+    if bound == 0:
+        raise _cannot_listen(addr, option, "somebody else took the address just now")
+
+
+def _cannot_listen(addr: str, option: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot listen on {addr} ({option}): {reason}",
+        hint=f"stop what listens there, or choose another address with {option}",
+    )
+
+
+def tune_interpreter() -> None:
+    """Process-wide settings of a server. See the constants."""
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = None) -> int:
+    """Run a node until SIGTERM or SIGINT, or until it fails; the exit code.
+
+    ``ready`` is called once it serves; by default the line ``ready name=... client=... peer=...`` goes to
+    stderr. Raises LatticeError for what keeps it from starting (ports, directory, identity).
+    """
+    logs.set_up(config.name, config.log_level, config.log_format)
+    tune_interpreter()
+    running = RunningNode(config)
+    loop = asyncio.get_running_loop()
+    asked_to_stop: asyncio.Future[str] = loop.create_future()
+
+    def on_signal(number: signal.Signals) -> None:
+        if not asked_to_stop.done():
+            asked_to_stop.set_result(number.name)
+        else:
+            os._exit(128 + number)  # asked twice: somebody is in a hurry
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, on_signal, number)
+    try:
+        await running.start()
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: never look at it again
+        if ready is not None:
+            ready()
+        else:
+            print(ready_line(config), file=sys.stderr, flush=True)  # noqa: T201
+        ends: list[asyncio.Future[Any]] = [asked_to_stop, running.node.failed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if running.node.failed.done():
+            return await _failed(running, running.node.failed.result())
+        log.info("%s: handing over and stopping", asked_to_stop.result())
+        await running.stop()
+        log.info("stopped")
+        return 0
+    except StorageFailed as error:
+        log.error("%s", error)
+        return error.exit_code
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+
+
+async def _failed(running: RunningNode, error: LatticeError) -> int:
+    """The reason is logged already. Let go of what can be let go of, quickly."""
+    with contextlib.suppress(TimeoutError, StorageFailed):
+        async with asyncio.timeout(1.0):
+            await running.kill()
+    if error.hint:
+        log.error("what to do: %s", error.hint)
+    return error.exit_code
+
+
+def ready_line(config: NodeConfig) -> str:
+    """The one line that says that a node serves (CLI.md)."""
+    return f"ready name={config.name} client={config.client_addr} peer={config.peer_addr}"
+
+
+def run(config: NodeConfig, *, ready: Callable[[], None] | None = None) -> int:
+    """``run_node`` on an event loop of its own, uvloop where it exists."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(run_node(config, ready=ready))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_node(config, ready=ready))

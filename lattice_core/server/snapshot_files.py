@@ -1,0 +1,97 @@
+"""A node's snapshot files: where they are, which of them are in use, and the thread that touches them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lattice_core.raft.types import SnapshotMeta
+from lattice_core.server.worker import Worker
+from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.filesystem import File, FileSystem, join
+from lattice_core.storage.snapshots import list_snapshots, retain, snapshot_name
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A published snapshot."""
+
+    meta: SnapshotMeta
+    path: str
+    size_bytes: int
+
+    @property
+    def index(self) -> int:
+        return self.meta.last_included_index
+
+
+class SnapshotFiles:
+    """One directory of snapshots. Lives on the loop; only ``worker`` touches the disk."""
+
+    def __init__(self, fs: FileSystem, directory: str, cluster_id: int) -> None:
+        self.fs = fs
+        self.directory = directory
+        self.cluster_id = cluster_id
+        self.worker = Worker("lattice-snapshots")
+        self._in_use: Counter[str] = Counter()
+
+    def path_of(self, meta: SnapshotMeta) -> str:
+        return join(self.directory, snapshot_name(meta))
+
+    @contextlib.contextmanager
+    def hold(self, path: str) -> Iterator[None]:
+        """Within, the file is not removed, however many newer ones there are (SAFETY 30)."""
+        self._in_use[path] += 1
+        try:
+            yield
+        finally:
+            self._in_use[path] -= 1
+            if not self._in_use[path]:
+                del self._in_use[path]
+
+    async def retain(self) -> list[int]:
+        """Remove what is neither among the two newest nor in use; the indices of what there is, newest first."""
+        in_use = frozenset(self._in_use)
+
+        def job() -> list[int]:
+            retain(self.fs, self.directory, in_use=in_use)
+            return [index_in(path) for path in list_snapshots(self.fs, self.directory)]
+
+        return await self.worker.run(job)
+
+    def require_room(self, size_bytes: int) -> None:
+        """On the worker thread: raise DiskFull, before anything is written, if there is no room for so much."""
+        self.fs.make_dirs(self.directory)
+        free = self.fs.free_bytes(self.directory)
+        if free < size_bytes:
+            raise DiskFull(f"{self.directory} has room for {free} bytes, and {size_bytes} are needed")
+
+    async def open(self, path: str) -> tuple[File, int]:
+        """The file, to be closed by the caller, and its size."""
+
+        def job() -> tuple[File, int]:
+            file = self.fs.open_read_only(path)
+            return file, file.size()
+
+        return await self.worker.run(job)
+
+    async def read(self, file: File, offset: int, size: int) -> bytes:
+        return await self.worker.run(lambda: file.read_at(offset, size))
+
+
+def index_in(path: str) -> int:
+    """The index that a snapshot's file name says."""
+    return int(path.rsplit("/", 1)[-1].split("-")[0])
+
+
+def set_aside(fs: FileSystem, paths: Sequence[str]) -> list[str]:
+    """Give damaged files another name, so that they are neither offered, nor counted among those to keep."""
+    renamed = []
+    for path in paths:
+        fs.rename(path, path + ".damaged")
+        renamed.append(path + ".damaged")
+    if renamed:
+        fs.sync_dir(renamed[0].rsplit("/", 1)[0])
+    return renamed

@@ -1,0 +1,139 @@
+"""Group commit, and what happens when the disk refuses (SAFETY 18, 19)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+from server_harness import eventually
+
+from lattice_core.errors import StorageFailed
+from lattice_core.raft.ready import Persist
+from lattice_core.raft.types import Entry
+from lattice_core.server import storage_thread as module
+from lattice_core.server.storage_thread import StorageThread
+from lattice_core.storage.errors import DiskFull
+
+
+def unit(sequence: int, *, empty: bool = False) -> Persist:
+    entries = () if empty else (Entry(sequence, 1, b"x"),)
+    return Persist(sequence, None, None, None, entries, None, ())
+
+
+class FakeLog:
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.syncs = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.write_errors: list[Exception] = []
+        self.sync_error: Exception | None = None
+
+    def write(self, batches: Sequence[Persist]) -> int:
+        if self.write_errors:
+            raise self.write_errors.pop(0)
+        self.groups.append([each.sequence for each in batches])
+        return 0
+
+    def sync(self) -> None:
+        self.gate.wait()
+        self.syncs += 1
+        if self.sync_error is not None:
+            raise self.sync_error
+
+
+class Harness:
+    def __init__(self) -> None:
+        self.log = FakeLog()
+        self.durable: list[int] = []
+        self.failures: list[BaseException] = []
+        self.full: list[DiskFull | None] = []
+        self.thread = StorageThread(
+            self.log,
+            lambda units: self.durable.extend(each.sequence for each in units),
+            self.failures.append,
+            self.full.append,
+        )
+        self.thread.start()
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await test
+
+    asyncio.run(bounded())
+
+
+def test_what_gathers_during_an_fsync_goes_out_as_one_write_and_one_fsync() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        harness.log.gate.clear()
+        harness.thread.submit(unit(1))
+        await eventually(lambda: harness.log.groups)
+        for sequence in range(2, 7):
+            harness.thread.submit(unit(sequence))
+        assert harness.durable == []
+        harness.log.gate.set()
+        await eventually(lambda: len(harness.durable) == 6)
+        assert harness.log.groups == [[1], [2, 3, 4, 5, 6]]
+        assert harness.log.syncs == 2
+        await harness.thread.stop()
+
+    run(scenario())
+
+
+def test_a_unit_with_nothing_to_write_needs_no_fsync_and_keeps_its_place() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        harness.thread.submit(unit(1, empty=True))
+        await eventually(lambda: harness.durable == [1])
+        assert harness.log.syncs == 0
+        await harness.thread.stop()
+
+    run(scenario())
+
+
+def test_a_failed_fsync_is_reported_once_never_retried_and_acknowledges_nothing() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        harness.log.sync_error = StorageFailed("EIO")
+        harness.thread.submit(unit(1))
+        await eventually(lambda: harness.failures)
+        harness.thread.submit(unit(2))
+        await harness.thread.stop()
+        assert harness.durable == []
+        assert harness.log.syncs == 1
+
+    run(scenario())
+
+
+def test_a_full_disk_holds_everything_back_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DISK_FULL_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        harness = Harness()
+        full = DiskFull("no room")
+        harness.log.write_errors = [full, full, full]
+        harness.thread.submit(unit(1))
+        await eventually(lambda: harness.durable == [1])
+        assert harness.full == [full, None]
+        assert harness.failures == []
+        await harness.thread.stop()
+
+    run(scenario())
+
+
+def test_stopping_writes_what_was_submitted_first() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        for sequence in range(1, 600):
+            harness.thread.submit(unit(sequence))
+        await harness.thread.stop()
+        await asyncio.sleep(0)
+        assert harness.durable == list(range(1, 600))
+
+    run(scenario())

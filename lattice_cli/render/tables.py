@@ -25,16 +25,16 @@ MEDIUM_COLUMNS = 72
 Below the latter, members are written below each other."""
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+def new_table(*headings: tuple[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, side in columns:
+    for heading, side in headings:
         table.add_column(heading, justify="right" if side == ">" else "left", overflow="fold")
     return table
 
 
 def key_values(kvs: Iterable[KeyValue]) -> RenderableType:
     """What ``get`` found."""
-    table = _table(("KEY", "<"), ("VALUE", "<"), ("REVISION", ">"), ("VERSION", ">"))
+    table = new_table(("KEY", "<"), ("VALUE", "<"), ("REVISION", ">"), ("VERSION", ">"))
     for kv in kvs:
         table.add_row(printable(kv.key), printable(kv.value), str(kv.mod_revision), str(kv.version))
     return table
@@ -111,7 +111,7 @@ def cluster_table(status: ClusterStatus, width: int) -> RenderableType:
     columns.append(("APPLIED", ">"))
     if wide:
         columns += [("SNAPSHOT", ">"), ("PEER", "<"), ("VERSION", "<")]
-    table = _table(*columns)
+    table = new_table(*columns)
     for member in status.members:
         mark, note, style = _note(member, commit_index)
         node = member.status
@@ -144,7 +144,7 @@ def members_table(status: ClusterStatus, width: int) -> RenderableType:
             lines += [Text(f"  id {hex_id(member.id)}"), Text(f"  peer {member.peer_addr}")]
             lines.append(Text(f"  client {member.client_addr or 'unknown'}"))
         return Group(*lines)
-    table = _table(("NAME", "<"), ("ID", "<"), ("KIND", "<"), ("PEER", "<"), ("CLIENT", "<"))
+    table = new_table(("NAME", "<"), ("ID", "<"), ("KIND", "<"), ("PEER", "<"), ("CLIENT", "<"))
     for member in status.members:
         table.add_row(
             member.name,
@@ -163,7 +163,7 @@ def show(console: Console, renderable: RenderableType) -> None:
 
 def setting_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
     """Settings with their values and where these come from."""
-    table = _table(("SETTING", "<"), ("VALUE", "<"), ("FROM", "<"))
+    table = new_table(("SETTING", "<"), ("VALUE", "<"), ("FROM", "<"))
     for row in rows:
         table.add_row(*row, style="" if row[2] != "default" else "dim")
     return table

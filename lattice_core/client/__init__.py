@@ -26,6 +26,8 @@ from lattice_core.client.types import (
     NodeStatus,
     PutResult,
     RangeResult,
+    SnapshotSaved,
+    SnapshotTaken,
     Transfer,
 )
 
@@ -44,5 +46,7 @@ __all__ = [
     "NodeStatus",
     "PutResult",
     "RangeResult",
+    "SnapshotSaved",
+    "SnapshotTaken",
     "Transfer",
 ]

@@ -3,7 +3,8 @@
 # ruff: noqa: ASYNC109 - a deadline here decides between "not applied" and "unknown": asyncio.timeout cannot
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias, overload
 
@@ -20,6 +21,8 @@ from lattice_core.client.types import (
     NodeStatus,
     PutResult,
     RangeResult,
+    SnapshotSaved,
+    SnapshotTaken,
     Transfer,
 )
 from lattice_core.client.writes import NAMES, OP_OVERHEAD_BYTES, WINDOW
@@ -256,6 +259,35 @@ class AsyncClient:
         """
         seconds = self.timeout if timeout is None else timeout
         return await cluster.transfer_leader(self._book, target or "", seconds)
+
+    async def take_snapshot(
+        self, member: str | None = None, *, timeout: float | None = None
+    ) -> tuple[SnapshotTaken, ...]:
+        """Have the member of that name (None: every one) take a snapshot now, and compact its log.
+
+        One answer for each member, the unreachable included; ``error`` is None where it was taken.
+        ``timeout`` is five minutes by default. Raises InvalidRequest for an unknown name, Unavailable if no
+        member answers.
+        """
+        seconds = cluster.SNAPSHOT_SECONDS if timeout is None else timeout
+        return await cluster.take_snapshot(self._book, member, min(self.timeout, seconds), seconds)
+
+    async def save_snapshot(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        timeout: float | None = None,
+    ) -> SnapshotSaved:
+        """Save a fresh snapshot of the first member that answers as the new file ``path``.
+
+        The file is there only when it is whole, checked and durable. ``progress`` is told the bytes that have
+        come and how many there will be. ``timeout``, five minutes by default, is for the next piece, not for
+        all. Raises InvalidRequest if the file exists or cannot be made, StorageFailed, StorageDamaged if what
+        came is not whole, Unavailable.
+        """
+        seconds = cluster.SNAPSHOT_SECONDS if timeout is None else timeout
+        return await cluster.save_snapshot(self._book, os.fspath(path), seconds, progress)
 
 
 def to_bytes(data: Data, what: str) -> bytes:

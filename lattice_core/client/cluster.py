@@ -9,14 +9,40 @@ and waits out an election, until its deadline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import grpc
 
-from lattice_core.client.channels import AddressBook, ConnectFailed, cluster_stub, connect_first, plain_reason
-from lattice_core.client.types import ClusterStatus, MemberReport, NodeStatus, Transfer
-from lattice_core.errors import LatticeError, NoLeader, NotLeader, OutcomeUnknown, Unavailable
+from lattice_core.client.channels import (
+    AddressBook,
+    ConnectFailed,
+    cluster_stub,
+    connect,
+    connect_first,
+    plain_reason,
+)
+from lattice_core.client.types import (
+    ClusterStatus,
+    MemberReport,
+    NodeStatus,
+    SnapshotSaved,
+    SnapshotTaken,
+    Transfer,
+)
+from lattice_core.errors import (
+    InvalidRequest,
+    LatticeError,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    StorageDamaged,
+    StorageFailed,
+    Unavailable,
+)
+from lattice_core.rpc.aio import EOF
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 
@@ -27,6 +53,17 @@ MEMBER_SECONDS = 1.0
 
 RETRY_SECONDS = 0.1
 """Between attempts to find a leader: a tenth of an election."""
+
+SNAPSHOT_SECONDS = 300.0
+"""For taking a snapshot, unless the caller says otherwise: gigabytes, on a busy member with a slow disk."""
+
+SAVE_SECONDS = 24 * 3600.0
+"""For a whole file; that it goes on at all is watched by SNAPSHOT_SECONDS between pieces."""
+
+PART_SUFFIX = ".part"
+
+Progress = Callable[[int, int], None]
+"""Told the bytes that are here, and how many there will be."""
 
 Call = Callable[[Any, float], Awaitable[T]]
 
@@ -81,6 +118,136 @@ async def transfer_leader(book: AddressBook, target: str, timeout: float) -> Tra
             continue
         # "from" is a keyword: the field can only be had by name.
         return Transfer(getattr(response, "from"), response.to, response.term, response.milliseconds)
+
+
+async def take_snapshot(
+    book: AddressBook, member: str | None, status_timeout: float, timeout: float
+) -> tuple[SnapshotTaken, ...]:
+    """Have ``member`` (None: every one) take a snapshot now, all at the same time; ordered by name."""
+    status = await cluster_status(book, status_timeout)
+    chosen = [each for each in status.members if member in (None, each.name)]
+    if not chosen:
+        names = ", ".join(each.name for each in status.members)
+        raise InvalidRequest(
+            f"snapshot: no member is called {member!r}; there are {names}", hint="lattice cluster members"
+        )
+    return tuple(await asyncio.gather(*(_take(each, timeout) for each in chosen)))
+
+
+async def _take(member: MemberReport, timeout: float) -> SnapshotTaken:
+    if not member.reachable or not member.client_addr:
+        return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable"))
+    try:
+        channel = await connect(member.client_addr)
+    except ConnectFailed as error:
+        return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable: {error}"))
+    try:
+        response = await cluster_stub(channel).TakeSnapshot(cluster_pb2.TakeSnapshotRequest(), timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        return SnapshotTaken(member.name, True, error=_failure(error, f"snapshot of {member.name}", is_write=True))
+    finally:
+        await channel.close(None)
+    return SnapshotTaken(
+        response.name,
+        True,
+        response.index,
+        response.term,
+        response.path,
+        response.size_bytes,
+        response.milliseconds,
+    )
+
+
+async def save_snapshot(book: AddressBook, path: str, timeout: float, progress: Progress | None) -> SnapshotSaved:
+    """A fresh snapshot of the first member that answers, as the new file ``path``: whole, or not there.
+
+    Written aside, checked to its last byte, made durable, and only then given its name. ``timeout`` is for
+    each piece. A stream that is cut begins again at another member.
+    """
+    _require_new(path)
+    part = path + PART_SUFFIX
+    try:
+        file = open(part, "wb")  # noqa: SIM115, ASYNC230 - closed below; a page cache's worth of blocking
+    except OSError as error:
+        raise InvalidRequest(
+            f"snapshot save: {part} cannot be made: {error.strerror}", hint="give a directory that can be written"
+        ) from None
+
+    async def call(stub: Any, seconds: float) -> cluster_pb2.TakeSnapshotResponse:
+        file.seek(0)
+        file.truncate()
+        stream = stub.SaveSnapshot(cluster_pb2.SaveSnapshotRequest(), timeout=seconds)
+        described: cluster_pb2.TakeSnapshotResponse | None = None
+        received = 0
+        try:
+            while True:
+                async with asyncio.timeout(timeout):
+                    piece = await stream.read()
+                if piece is EOF:
+                    break
+                if piece.HasField("snapshot"):
+                    described = piece.snapshot
+                if piece.offset != received and piece.data:
+                    raise Unavailable(f"snapshot save: a piece at {piece.offset} came after {received} bytes")
+                file.write(piece.data)
+                received += len(piece.data)
+                if progress is not None and described is not None:
+                    progress(received, described.size_bytes)
+        except TimeoutError:
+            raise Unavailable(f"snapshot save: nothing came for {timeout:g} s") from None
+        finally:
+            stream.cancel()
+        if described is None or received != described.size_bytes:
+            raise Unavailable("snapshot save: the file ended too early", hint="try again")
+        return described
+
+    try:
+        try:
+            described = await _ask(book, call, SAVE_SECONDS, what="snapshot save")
+            await asyncio.to_thread(_publish, file, part, path)
+        except OSError as error:
+            raise StorageFailed(
+                f"snapshot save: {part} cannot be written: {error.strerror}", hint="make room, or save it elsewhere"
+            ) from None
+    except BaseException:
+        _discard(file, part)
+        raise
+    return SnapshotSaved(path, described.name, described.index, described.term, described.size_bytes)
+
+
+def _require_new(path: str) -> None:
+    if os.path.lexists(path):
+        raise InvalidRequest(f"snapshot save: {path} exists already, and is left as it is", hint="give another name")
+
+
+def _discard(file: BinaryIO, part: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk, told of already
+        file.close()
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(part)
+
+
+def _publish(file: BinaryIO, part: str, path: str) -> None:
+    """Check what was received, and make it durable under its name."""
+    from lattice_core.storage.filesystem import RealFileSystem
+    from lattice_core.storage.snapshots import SnapshotReader
+
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    try:
+        with SnapshotReader(RealFileSystem(), part) as reader:
+            reader.verify()
+    except StorageDamaged as error:
+        error.hint = "save again, from another member: --endpoints H:P"
+        raise
+    _require_new(path)
+    os.rename(part, path)
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 async def _ask(

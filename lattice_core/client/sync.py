@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -28,6 +28,8 @@ from lattice_core.client.types import (
     NodeStatus,
     PutResult,
     RangeResult,
+    SnapshotSaved,
+    SnapshotTaken,
     Transfer,
 )
 from lattice_core.client.writes import WINDOW
@@ -179,6 +181,21 @@ class Client:
     def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership over, and wait for it. See :meth:`AsyncClient.transfer_leader`."""
         return self._wait(self._async.transfer_leader(target, timeout=timeout))
+
+    def take_snapshot(self, member: str | None = None, *, timeout: float | None = None) -> tuple[SnapshotTaken, ...]:
+        """Have one member, or every one, take a snapshot now. See :meth:`AsyncClient.take_snapshot`."""
+        return self._wait(self._async.take_snapshot(member, timeout=timeout))
+
+    def save_snapshot(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        timeout: float | None = None,
+    ) -> SnapshotSaved:
+        """Save a fresh snapshot as a new file. ``progress`` is called on the client's own thread. See
+        :meth:`AsyncClient.save_snapshot`."""
+        return self._wait(self._async.save_snapshot(path, progress=progress, timeout=timeout))
 
     # -- helpers ------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from lattice_core.errors import LatticeError
+
 Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
 """How fresh a read must be.
 
@@ -141,6 +143,32 @@ class ClusterStatus:
     def leader(self) -> MemberReport | None:
         """The leader's report, if there is a leader and it is a member."""
         return next((member for member in self.members if member.id == self.leader_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """What became of one member's snapshot. With an ``error`` the numbers mean nothing."""
+
+    member: str
+    reachable: bool
+    index: int = 0
+    term: int = 0
+    path: str = ""
+    """On the member."""
+    size_bytes: int = 0
+    milliseconds: float = 0.0
+    error: LatticeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSaved:
+    """A snapshot file that was fetched, checked as a whole, and is durable here."""
+
+    path: str
+    member: str
+    index: int
+    term: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,8 @@ class FakeMember:
         self.read_script: deque[Do] = deque()
         self.read_batches: list[tuple[int, int]] = []
         """(consistency, number of reads) of each batch."""
+        self.snapshot = b""
+        self.snapshot_bytes = 0
         self.streams = 0
         self.released = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -341,6 +343,21 @@ class _Cluster(cluster_pb2_grpc.ClusterServicer):
             )
         await cluster._notify()
         return response
+
+    async def TakeSnapshot(self, request: Any, context: Any) -> cluster_pb2.TakeSnapshotResponse:  # noqa: N802
+        return cluster_pb2.TakeSnapshotResponse(name=self.member.name, index=9, term=7, size_bytes=5)
+
+    async def SaveSnapshot(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> AsyncIterator[cluster_pb2.SaveSnapshotPart]:
+        """``member.snapshot``, announced as ``snapshot_bytes`` long; cut off where it is shorter."""
+        content, size = self.member.snapshot, self.member.snapshot_bytes or len(self.member.snapshot)
+        described = cluster_pb2.TakeSnapshotResponse(name=self.member.name, index=9, term=7, size_bytes=size)
+        yield cluster_pb2.SaveSnapshotPart(snapshot=described)
+        for offset in range(0, len(content), 100):
+            yield cluster_pb2.SaveSnapshotPart(offset=offset, data=content[offset : offset + 100])
+        if len(content) < size:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     async def TransferLeader(self, request: Any, context: Any) -> cluster_pb2.TransferLeaderResponse:  # noqa: N802
         cluster = self.member.cluster

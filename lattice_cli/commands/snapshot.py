@@ -1,0 +1,155 @@
+"""``lattice snapshot``: take one, save one, look into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import rich_click
+
+from lattice_cli.main import Group
+from lattice_cli.options import DEFAULT_TIMEOUT_SECONDS, Globals, common_options, resolve
+from lattice_core.errors import Fatal, InvalidRequest, StorageDamaged, Unavailable
+
+
+@rich_click.group(cls=Group)
+@common_options
+def snapshot() -> None:
+    """Snapshots: compact members' logs now, save a backup, check one.
+
+    Examples: lattice snapshot take    lattice snapshot save backup.snap    lattice snapshot inspect backup.snap
+    """
+
+
+@snapshot.command("take")
+@click.option("--member", metavar="NAME", help="Only this member. [default: every reachable one]")
+@common_options
+@click.pass_context
+def take(ctx: click.Context, member: str | None) -> None:
+    """Have members take a snapshot now, and compact their logs.
+
+    Examples: lattice snapshot take    lattice snapshot take --member n2
+    """
+    from lattice_cli.render import documents, storage
+
+    options = resolve(ctx)
+    with options.client() as client:
+        taken = client.take_snapshot(member, timeout=_patience(options))
+    if options.output == "json":
+        documents.print_document(storage.taken_document(taken))
+    elif options.output == "table":
+        storage.taken_table(taken, no_color=options.no_color)
+    else:
+        storage.taken_lines(taken)
+    for each in taken:
+        # One that is away takes its own when it is back; that is no failure, unless it was meant.
+        if each.error is not None and (each.reachable or member is not None):
+            raise each.error
+        if each.error is not None:
+            click.echo(f"skipped: {each.error}", err=True)
+    if all(each.error is not None for each in taken):
+        raise Unavailable("snapshot take: no member could be reached")
+
+
+@snapshot.command("save")
+@click.argument("file", type=click.Path(path_type=Path))
+@common_options
+@click.pass_context
+def save(ctx: click.Context, file: Path) -> None:
+    """Save a fresh snapshot of the cluster's data as the new FILE, while the cluster goes on serving.
+
+    From the first of --endpoints that answers. FILE appears when it is whole, checked and durable.
+
+    Examples: lattice snapshot save backup.snap    lattice snapshot save --endpoints 127.0.0.1:7402 backup.snap
+    """
+    from lattice_cli.render import documents, storage
+
+    options = resolve(ctx)
+    progress = storage.ProgressLine()
+    with options.client() as client:
+        try:
+            saved = client.save_snapshot(file, progress=progress.show, timeout=_patience(options))
+        finally:
+            progress.clear()
+    document = {"file": saved.path, "index": saved.index, "term": saved.term, "bytes": saved.size_bytes}
+    if options.output == "json":
+        documents.print_document(document)
+    else:
+        storage.pairs({**document, "member": saved.member}, table=options.output == "table", no_color=options.no_color)
+
+
+@snapshot.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@common_options
+@click.pass_context
+def inspect(ctx: click.Context, file: Path) -> None:
+    """What is in the snapshot FILE, checked from its first byte to its last. Needs no cluster.
+
+    Examples: lattice snapshot inspect backup.snap    lattice snapshot inspect backup.snap -o json
+    """
+    from lattice_cli.render import documents, storage
+
+    options = resolve(ctx)
+    document = describe(file)
+    if options.output == "json":
+        documents.print_document(document)
+    else:
+        storage.pairs(document, table=options.output == "table", no_color=options.no_color)
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Everything there is to say about a whole snapshot file. Raises StorageDamaged, InvalidRequest, Fatal."""
+    from lattice_cli.render.text import hex_id
+    from lattice_core.storage.filesystem import RealFileSystem
+    from lattice_core.storage.snapshots import SnapshotReader
+
+    if not file.is_file():
+        what = "is not a file" if file.exists() else "does not exist"
+        raise InvalidRequest(f"snapshot inspect: {file} {what}", hint="lattice snapshot save FILE")
+    header: dict[str, Any] = {}
+    found = {"keys": 0, "sessions": 0}
+    ended = False
+    try:
+        with SnapshotReader(RealFileSystem(), str(file)) as reader:
+            for chunk in reader.objects():
+                kind = chunk[0]
+                if kind == "header":
+                    header = dict(chunk[1])
+                elif kind in found:
+                    found[kind] += len(chunk[1])
+                ended = kind == "end"
+            size, meta, cluster_id = reader.size_bytes, reader.header.meta, reader.header.cluster_id
+    except StorageDamaged as error:
+        error.hint = "another snapshot, or a fresh one: lattice snapshot save FILE"
+        raise
+    except (TypeError, ValueError, KeyError, IndexError):
+        raise Fatal(f"{file} is whole, but holds no state of Lattice", hint="lattice snapshot save FILE") from None
+    if not ended or any(header.get(kind) != count for kind, count in found.items()):
+        raise Fatal(f"{file} is whole, but its state is not complete", hint="lattice snapshot save FILE")
+    configuration = meta.configuration
+    return {
+        "file": str(file),
+        "cluster_id": hex_id(cluster_id),
+        "index": meta.last_included_index,
+        "term": meta.last_included_term,
+        "members": [
+            {
+                "name": member.name,
+                "id": hex_id(member.id),
+                "peer_addr": member.peer_addr,
+                "voter": configuration.is_voter(member.id),
+            }
+            for member in configuration.members
+        ],
+        "keys": found["keys"],
+        "sessions": found["sessions"],
+        "revision": header.get("revision"),
+        "bytes": size,
+        "digest_verified": True,
+    }
+
+
+def _patience(options: Globals) -> float | None:
+    """A snapshot may take longer than an operation: only a timeout that was asked for counts."""
+    return None if options.timeout == DEFAULT_TIMEOUT_SECONDS else options.timeout

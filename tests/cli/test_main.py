@@ -137,9 +137,15 @@ def test_help_does_not_import_what_is_slow() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc when the process is reading")
 def test_an_interrupt_ends_quietly_with_130() -> None:
     command = [sys.executable, "-m", "lattice_cli", "put", "k", "-"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    # Whoever runs the tests in the background of a shell has SIGINT ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as process:
         # It is reading standard input once it waits there; the kernel says when.
         while process.poll() is None and not _is_reading(process.pid):
             time.sleep(0.01)

@@ -57,14 +57,8 @@ class OpenedNode:
     fresh: bool
     """Made just now: this member has never spoken to anybody."""
     fs: FileSystem
-
-    def machine(self, history: HistoryLimits) -> StateMachine:
-        """The state machine as of the snapshot, or a new one. Blocking. Raises StorageDamaged, Fatal."""
-        if self.snapshot is None:
-            # Limits of sessions decide what is executed, so they are the same everywhere, not configured.
-            return StateMachine(history=history, session_limits=SessionLimits())
-        with SnapshotReader(self.fs, self.snapshot.path) as reader:
-            return StateMachine.from_chunks(reader.objects(), history=history)
+    machine: StateMachine
+    """As of the snapshot, or a new one."""
 
     def close(self) -> None:
         """Close the log and give the directory up. Raises StorageFailed if the log cannot be synced."""
@@ -149,7 +143,17 @@ def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> Ope
         canonical_cluster(members),
     )
     recovered = RecoveredState(hard_state=HardState(), snapshot=mark)
-    return OpenedNode(directory, identity, wal, recovered, None, incarnations, fresh=True, fs=fs)
+    machine = _new_machine(config)
+    return OpenedNode(directory, identity, wal, recovered, None, incarnations, fresh=True, fs=fs, machine=machine)
+
+
+def _history(config: NodeConfig) -> HistoryLimits:
+    return HistoryLimits(config.history_revisions, config.history_bytes)
+
+
+def _new_machine(config: NodeConfig) -> StateMachine:
+    # Limits of sessions decide what is executed, so they are the same everywhere, not configured.
+    return StateMachine(history=_history(config), session_limits=SessionLimits())
 
 
 def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity) -> OpenedNode:
@@ -169,6 +173,7 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
         identity.cluster_id,
         identity.node_id,
         segment_bytes=config.segment_bytes,
+        load=lambda reader: StateMachine.from_chunks(reader.objects(), history=_history(config)),
     )
     wal, state = begun.wal, begun.state
     try:
@@ -183,9 +188,11 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
             )
         for path in set_aside(fs, begun.damaged_snapshots):
             log.warning("a damaged snapshot was passed over; it is kept as %s, for you to look at or remove", path)
-        snapshot = None
+        snapshot, machine = None, _new_machine(config)
         if begun.snapshot_path is not None:
             assert state.snapshot is not None
+            assert isinstance(begun.loaded, StateMachine)
+            machine = begun.loaded
             with SnapshotReader(fs, begun.snapshot_path) as reader:
                 snapshot = Snapshot(state.snapshot, begun.snapshot_path, reader.size_bytes)
         never_spoke = state.hard_state == HardState() and not state.entries and snapshot is None
@@ -211,7 +218,9 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
         wal.last_index,
         state.commit_hint,
     )
-    return OpenedNode(directory, identity, wal, state, snapshot, incarnations, fresh=never_spoke, fs=fs)
+    return OpenedNode(
+        directory, identity, wal, state, snapshot, incarnations, fresh=never_spoke, fs=fs, machine=machine
+    )
 
 
 async def introduce(peers: PeerDirectory, configuration: Configuration) -> None:

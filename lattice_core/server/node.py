@@ -26,7 +26,6 @@ from lattice_core.errors import (
     NotLeader,
     Unavailable,
 )
-from lattice_core.kv import HistoryLimits
 from lattice_core.raft import errors as raft_errors
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.ready import ConfigurationChanged, Event, RoleChanged, TransferEnded
@@ -74,7 +73,7 @@ class Node:
             random.Random(secrets.randbits(64)),
             self._started_ns,
         )
-        self.machine = opened.machine(HistoryLimits(config.history_revisions, config.history_bytes))
+        self.machine = opened.machine
         self.peers = PeerDirectory(
             LocalIdentity(
                 cluster_id=identity.cluster_id,

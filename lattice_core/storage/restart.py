@@ -8,19 +8,22 @@ Log and snapshots are written one after the other, so a crash leaves them in one
   the snapshot could not follow what the log holds before it;
 * the newest snapshot is damaged: an older one will do only if the log reaches back to it (SAFETY 31); else the
   node refuses to start. Silence would lose acknowledged writes.
+
+A file is read once: whoever makes the state out of it does so while it is being checked, and throws away what
+was made should the check fail in the end. For a large state that is the longer part of a start.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lattice_core.errors import StorageDamaged
+from lattice_core.errors import Fatal, StorageDamaged
 from lattice_core.raft.types import Entry, HardState, RecoveredState, SnapshotMeta
 from lattice_core.storage.filesystem import FileSystem
 from lattice_core.storage.recovery import DAMAGE_HINT, Recovery, TornTail
-from lattice_core.storage.snapshots import list_snapshots, newest_whole, remove_strays
+from lattice_core.storage.snapshots import SnapshotHeader, SnapshotReader, list_snapshots, remove_strays
 from lattice_core.storage.wal import DEFAULT_SEGMENT_BYTES, Wal
 
 
@@ -38,11 +41,12 @@ class SnapshotMarkBatch:
 @dataclass(frozen=True, slots=True)
 class Restart:
     """A log open for appending, and the state to start from. ``snapshot_path`` is the file that goes with it,
-    None where there is no snapshot but the first configuration."""
+    ``loaded`` what ``load`` made of it; None where there is no snapshot but the first configuration."""
 
     wal: Wal
     state: RecoveredState
     snapshot_path: str | None
+    loaded: object
     torn: TornTail | None
     damaged_snapshots: tuple[str, ...]
     """Newer files that were passed over; worth a line in the log."""
@@ -56,34 +60,45 @@ def restart(
     node_id: int,
     *,
     segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+    load: Callable[[SnapshotReader], object] = SnapshotReader.verify,
 ) -> Restart:
     """Recover log and snapshots; see the module. Reads every snapshot it considers in full.
 
-    Raises StorageDamaged, IdentityMismatch, StorageFailed, DiskFull, Fatal (a newer format).
+    ``load`` must read the file to its end, so that it is checked as a whole, and must have no effects but what it
+    returns: of a file that turns out damaged nothing is used.
+
+    Raises StorageDamaged, IdentityMismatch, StorageFailed, DiskFull, Fatal (a newer format, or what ``load`` cannot
+    make sense of in a file that is whole).
     """
     remove_strays(fs, snapshot_directory)
     wal, recovery = Wal.open(fs, wal_directory, cluster_id, node_id, segment_bytes=segment_bytes)
     try:
-        return _choose(fs, wal, recovery, snapshot_directory)
+        return _choose(fs, wal, recovery, snapshot_directory, load)
     except BaseException:
         wal.close()
         raise
 
 
-def _choose(fs: FileSystem, wal: Wal, recovery: Recovery, directory: str) -> Restart:
+def _choose(
+    fs: FileSystem, wal: Wal, recovery: Recovery, directory: str, load: Callable[[SnapshotReader], object]
+) -> Restart:
     published = list_snapshots(fs, directory)
     marked = recovery.state.snapshot
     marked_index = marked.last_included_index if marked is not None else 0
-    for path, header in newest_whole(fs, directory):
+    for position, path in enumerate(published):
+        try:
+            header, loaded = _read(fs, path, load)
+        except StorageDamaged:
+            continue
         state = recovery.starting_from(header.meta)
         if state is None:
             continue
         if header.meta.last_included_index > marked_index:
             state = _catch_up_term(state, header.meta)
             _mark(wal, state, header.meta)
-        return Restart(wal, state, path, recovery.torn, tuple(published[: published.index(path)]))
+        return Restart(wal, state, path, loaded, recovery.torn, tuple(published[:position]))
     if marked_index == 0:
-        return Restart(wal, recovery.state, None, recovery.torn, tuple(published))
+        return Restart(wal, recovery.state, None, None, recovery.torn, tuple(published))
     raise StorageDamaged(
         f"{directory} has no whole snapshot that the log continues (the log needs one at {marked_index} or, "
         f"as far back as it reaches, at {recovery.base_index})",
@@ -91,6 +106,21 @@ def _choose(fs: FileSystem, wal: Wal, recovery: Recovery, directory: str) -> Res
         offset=0,
         hint=DAMAGE_HINT,
     )
+
+
+def _read(fs: FileSystem, path: str, load: Callable[[SnapshotReader], object]) -> tuple[SnapshotHeader, object]:
+    """The file's header and what ``load`` makes of it. Raises StorageDamaged if the file is not whole."""
+    with SnapshotReader(fs, path) as reader:
+        try:
+            return reader.header, load(reader)
+        except StorageDamaged:
+            raise
+        except Fatal:
+            # Is it the file, or is it this program? A chunk that is missing shows in the contents before the
+            # digest at the end is reached.
+            with SnapshotReader(fs, path) as whole:
+                whole.verify()
+            raise
 
 
 def _catch_up_term(state: RecoveredState, meta: SnapshotMeta) -> RecoveredState:

@@ -14,8 +14,8 @@ Guarantees
   * A received file becomes a snapshot only after its digest was checked (SAFETY 26). Reception can be
     resumed: what is there is kept, and checked as a whole at the end.
   * The two newest are kept; one that is being sent is not removed while it is (SAFETY 30).
-  * A damaged file is never used: :func:`newest_whole` passes over it, and whether an older one will do is for
-    the log to say (SAFETY 31, ``Recovery.starting_from``).
+  * A damaged file is never used: a restart passes over it, and whether an older one will do is for the log to
+    say (SAFETY 31, ``restart.py``).
 
 A CRC for each chunk tells where damage is, and stops a reader early; the digest guards the whole. Neither is
 a signature: whoever can write the directory can forge both.
@@ -214,10 +214,10 @@ class SnapshotReader:
             yield chunk
 
     def objects(self) -> Iterator[Any]:
-        """The chunks, unpacked from msgpack."""
+        """The chunks, unpacked from msgpack; lists come as tuples, which cost less to make and to keep."""
         for chunk in self.chunks():
             try:
-                yield msgpack.unpackb(chunk, strict_map_key=False)
+                yield msgpack.unpackb(chunk, strict_map_key=False, use_list=False)
             except ValueError as error:
                 raise self._damaged(self._offset, f"a chunk cannot be unpacked: {error}") from None
 
@@ -328,14 +328,3 @@ class SnapshotReceiver:
         self._file.close()
         if self._fs.exists(self._path):
             self._fs.remove(self._path)
-
-
-def newest_whole(fs: FileSystem, directory: str) -> Iterator[tuple[str, SnapshotHeader]]:
-    """Whole snapshots, newest first; damaged ones are passed over. Reads each file in full."""
-    for path in list_snapshots(fs, directory):
-        try:
-            with SnapshotReader(fs, path) as reader:
-                header = reader.verify()
-        except StorageDamaged:
-            continue
-        yield path, header

@@ -19,7 +19,6 @@ from lattice_core.storage.snapshots import (
     SnapshotReceiver,
     SnapshotWriter,
     list_snapshots,
-    newest_whole,
     remove_strays,
     retain,
 )
@@ -74,7 +73,7 @@ def test_what_was_written_is_read_back_with_its_header() -> None:
     path = _write(fs, _meta(10))
     with SnapshotReader(fs, path) as reader:
         assert reader.header == SnapshotHeader(CLUSTER, _meta(10))
-        assert list(reader.objects()) == [[10, number, b"x" * 100] for number in range(3)]
+        assert list(reader.objects()) == [(10, number, b"x" * 100) for number in range(3)]
 
 
 def test_safety_20_a_published_snapshot_survives_a_crash_and_an_unpublished_one_leaves_nothing() -> None:
@@ -176,12 +175,45 @@ def test_safety_30_the_two_newest_are_kept_and_what_is_being_sent() -> None:
     assert list_snapshots(fs, SNAPSHOTS) == [paths[3], paths[2]]
 
 
-def test_damaged_snapshots_are_passed_over() -> None:
+def test_safety_31_a_snapshot_whose_damage_shows_first_in_its_contents_is_passed_over() -> None:
+    """A chunk is gone, and every other chunk's CRC holds: what is made of the file while it is checked fails before
+    the digest at the end is reached."""
     fs = _fs()
-    _write(fs, _meta(10))
-    newest = _write(fs, _meta(20))
-    fs.open(newest).write_at(60, b"\xff\xff\xff")
-    assert [header.meta.last_included_index for _, header in newest_whole(fs, SNAPSHOTS)] == [10]
+    _log(fs, last=30)
+    older, newer = _write(fs, _meta(10)), _write(fs, _meta(20))
+    with SnapshotReader(fs, newer) as reader:
+        whole = fs.open(newer).read_at(0, reader.size_bytes)
+        first = next(reader.chunks())
+    at = whole.index(first) - 8  # its length and its CRC
+    fs.remove(newer)
+    fs.open(newer, create=True).write_at(0, whole[:at] + whole[at + 8 + len(first) :])
+
+    def load(reader: SnapshotReader) -> list[int]:
+        numbers: list[int] = []
+        for _, number, _ in reader.objects():
+            if number != len(numbers):
+                raise Fatal("a chunk is missing")
+            numbers.append(number)
+        return numbers
+
+    begun = restart(fs, WAL, SNAPSHOTS, CLUSTER, NODE, segment_bytes=8192, load=load)
+    assert begun.snapshot_path == older
+    assert begun.damaged_snapshots == (newer,)
+    assert begun.loaded == [0, 1, 2]
+    begun.wal.close()
+
+
+def test_what_the_program_cannot_read_in_a_whole_snapshot_is_not_called_damage() -> None:
+    """An older file in its place would hide that this version is too old for the cluster's state."""
+    fs = _fs()
+    _log(fs, last=30)
+    _write(fs, _meta(10)), _write(fs, _meta(20))
+
+    def load(reader: SnapshotReader) -> None:
+        raise Fatal("version 7 of the contents")
+
+    with pytest.raises(Fatal, match="version 7"):
+        restart(fs, WAL, SNAPSHOTS, CLUSTER, NODE, segment_bytes=8192, load=load)
 
 
 def test_safety_29_a_snapshot_published_but_not_marked_is_marked_by_the_restart() -> None:

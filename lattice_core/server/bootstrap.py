@@ -28,6 +28,7 @@ from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, HardState, Member, NodeId, RecoveredState, SnapshotMeta
 from lattice_core.rpc.link import greet
 from lattice_core.rpc.peers import PeerDirectory
+from lattice_core.server.clock import now_ns
 from lattice_core.server.incarnations import Incarnations
 from lattice_core.server.snapshot_files import Snapshot, set_aside
 from lattice_core.storage.filesystem import FileSystem, join
@@ -57,8 +58,14 @@ class OpenedNode:
     fresh: bool
     """Made just now: this member has never spoken to anybody."""
     fs: FileSystem
-    machine: StateMachine
-    """As of the snapshot, or a new one."""
+    machine: list[StateMachine]
+    """One, as of the snapshot, or a new one; until :meth:`take_machine`."""
+    locked_ns: int
+    """When the directory became this process's: whatever a former one promised (SAFETY 41), it promised before."""
+
+    def take_machine(self) -> StateMachine:
+        """The state machine, once: what is kept here would stay in memory after another has taken its place."""
+        return self.machine.pop()
 
     def close(self) -> None:
         """Close the log and give the directory up. Raises StorageFailed if the log cannot be synced."""
@@ -100,18 +107,19 @@ def open_node(config: NodeConfig, fs: FileSystem, *, before_making: Callable[[],
     Raises DirectoryInUse, IdentityMismatch, ConfigurationError, StorageDamaged, StorageFailed.
     """
     directory = DataDirectory.open(fs, config.data_dir)
+    locked_ns = now_ns()
     try:
         if directory.identity is None:
             if before_making is not None:
                 before_making()
-            return _create(config, fs, directory)
-        return _reopen(config, fs, directory, directory.identity)
+            return _create(config, fs, directory, locked_ns)
+        return _reopen(config, fs, directory, directory.identity, locked_ns)
     except BaseException:
         directory.close()
         raise
 
 
-def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> OpenedNode:
+def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory, locked_ns: int) -> OpenedNode:
     members = config.initial_cluster or {config.name: config.peer_addr}
     salt = "" if len(members) > 1 else f"#{secrets.token_hex(16)}"
     cluster_id = cluster_id_of(members, salt)
@@ -143,8 +151,18 @@ def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> Ope
         canonical_cluster(members),
     )
     recovered = RecoveredState(hard_state=HardState(), snapshot=mark)
-    machine = _new_machine(config)
-    return OpenedNode(directory, identity, wal, recovered, None, incarnations, fresh=True, fs=fs, machine=machine)
+    return OpenedNode(
+        directory,
+        identity,
+        wal,
+        recovered,
+        None,
+        incarnations,
+        fresh=True,
+        fs=fs,
+        machine=[_new_machine(config)],
+        locked_ns=locked_ns,
+    )
 
 
 def _history(config: NodeConfig) -> HistoryLimits:
@@ -156,7 +174,9 @@ def _new_machine(config: NodeConfig) -> StateMachine:
     return StateMachine(history=_history(config), session_limits=SessionLimits())
 
 
-def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity) -> OpenedNode:
+def _reopen(
+    config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity, locked_ns: int
+) -> OpenedNode:
     identity.require(directory.path, node_name=config.name, peer_addr=config.peer_addr)
     if len(config.initial_cluster) > 1:
         asked = cluster_id_of(config.initial_cluster)
@@ -219,7 +239,16 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
         state.commit_hint,
     )
     return OpenedNode(
-        directory, identity, wal, state, snapshot, incarnations, fresh=never_spoke, fs=fs, machine=machine
+        directory,
+        identity,
+        wal,
+        state,
+        snapshot,
+        incarnations,
+        fresh=never_spoke,
+        fs=fs,
+        machine=[machine],
+        locked_ns=locked_ns,
     )
 
 

@@ -71,9 +71,10 @@ class Node:
             config.raft(),
             opened.recovered,
             random.Random(secrets.randbits(64)),
-            self._started_ns,
+            # Loading a large state takes as long as an election timeout: it counts as waiting.
+            opened.locked_ns,
         )
-        self.machine = opened.machine
+        self.machine = opened.take_machine()
         self.peers = PeerDirectory(
             LocalIdentity(
                 cluster_id=identity.cluster_id,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -39,6 +40,9 @@ LATE_SECONDS = 0.05
 
 GRACE_SECONDS = 0.02
 """How long input is let in first then. gRPC needs a few turns to read what waits in the sockets."""
+
+QUIET_HEARTBEATS = 2
+"""After a start, before the first tick: a leader dials within one heartbeat and sends the next."""
 
 
 class SnapshotWork(Protocol):
@@ -83,12 +87,20 @@ class ReadyLoop:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ns = 0
+        self._quiet_until_ns = 0
+        self._thread_seconds = time.thread_time()
+        self._process_seconds = time.process_time()
         self._in_grace = False
         self._pass_watchers: list[asyncio.Future[None]] = []
 
     # -- inputs -----------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Begin. Whoever is not alone first gives a leader that may be there the time to say so: the core's first
+        deadline may have passed while the state was loaded, and asking for votes then would only be noise."""
+        core = self.core
+        if core.configuration.all_voters != {core.id}:
+            self._quiet_until_ns = now_ns() + QUIET_HEARTBEATS * core.config.heartbeat_interval_ns
         self._run_pass()
 
     def stop(self) -> None:
@@ -190,6 +202,9 @@ class ReadyLoop:
         if self.applier.has_work:
             self.kick()
         self._arm_timer()
+        # Whose fault it is when the next timer is late: this thread's, another's of this process, or the machine's.
+        self._thread_seconds = time.thread_time()
+        self._process_seconds = time.process_time()
         if self._pass_watchers:
             self._tell_watchers()
 
@@ -250,7 +265,7 @@ class ReadyLoop:
 
     def _arm_timer(self) -> None:
         """Have a timer no later than the deadline. One that is early is cheaper than moving it each pass."""
-        deadline = self.core.next_deadline_ns
+        deadline = max(self.core.next_deadline_ns, self._quiet_until_ns)
         if self._timer is not None:
             if self._timer_at_ns <= deadline:
                 return
@@ -266,7 +281,13 @@ class ReadyLoop:
         late = (now - self._timer_at_ns) / 1e9
         if now >= self.core.next_deadline_ns:
             if late > LATE_SECONDS and not self._in_grace:
-                log.info("held up for %.0f ms; reading what has arrived before looking at the clock", late * 1000)
+                log.info(
+                    "held up for %.0f ms (since the last pass this thread ran for %.0f ms, the process for %.0f); "
+                    "reading what has arrived before looking at the clock",
+                    late * 1000,
+                    (time.thread_time() - self._thread_seconds) * 1000,
+                    (time.process_time() - self._process_seconds) * 1000,
+                )
                 self._in_grace = True
                 self._timer = self._loop.call_later(GRACE_SECONDS, self._on_timer)
                 return

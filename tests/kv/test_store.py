@@ -169,3 +169,13 @@ def test_two_views_stand_at_their_own_revisions() -> None:
     assert [item[0] for item in first.read_slice(9)] == [b"000", b"001", b"002", b"003"]
     assert [item[0] for item in second.read_slice(9)] == [b"000", b"002", b"003", b"9"]
     assert (first.revision, second.revision, store.revision) == (4, 6, 7)
+
+
+def test_a_store_that_nobody_uses_any_more_is_taken_apart_bit_by_bit() -> None:
+    store = filled(1000, HistoryLimits(max_changes=500, max_bytes=1 << 20))
+    steps = 0
+    while store.dissolve(100):
+        steps += 1
+        assert len(store) == max(0, 1000 - 100 * steps)
+    assert 19 <= steps <= 40
+    assert (len(store), keys_of(store), list(store._changes_after(-1))) == (0, [], [])

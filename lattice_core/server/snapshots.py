@@ -297,8 +297,8 @@ class Snapshots:
     async def _dissolve(self, store: Store) -> None:
         """Free a replaced state on the worker thread, bit by bit; not while a snapshot of it is still being read."""
         async with self._taking:
-            while await self.files.worker.run(lambda: store.dissolve(DISSOLVED_ITEMS)):
-                await asyncio.sleep(DISSOLVE_REST_SECONDS)  # noqa: ASYNC110 - work is done, not awaited
+            while await self.files.worker.run(lambda: store.dissolve(DISSOLVED_ITEMS)):  # noqa: ASYNC110
+                await asyncio.sleep(DISSOLVE_REST_SECONDS)
 
     def _own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

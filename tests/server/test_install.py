@@ -157,6 +157,35 @@ def test_an_install_that_is_cut_goes_on_where_it_was_and_stale_reads_see_the_old
     run(scenario())
 
 
+def test_an_install_whose_leader_is_killed_leaves_the_old_state_whole_and_the_next_leader_completes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAFETY 26."""
+
+    async def scenario() -> None:
+        async with behind(tmp_path) as (running, leader, away):
+            gate = Gate(monkeypatch)
+            gate.stop_after = 3
+            await running.start(away)
+            back = running.nodes[away].node
+            await eventually(lambda: len(gate.offsets) > 3, 15)
+            assert back.core.snapshot_index == 0
+            await running.kill(leader.config.name)
+            assert await get(back.config.client_addr, b"key000015", kv_pb2.CONSISTENCY_STALE) == b"old"
+            assert back.machine.revision == 20
+            gate.stop_after = None
+            gate.open.set()
+            # Two of three are left, and one of them has nothing: until it is caught up, nothing can be committed.
+            successor = (await running.leader()).node
+            assert successor is not back, "who lacks committed entries is not elected"
+            await eventually(lambda: back.core.snapshot_index > 30, 15)
+            await fill(successor.config.client_addr, range(3), b"on with it")
+            await same_state(running)
+            assert not [name for name in snapshots(back) if not name.endswith(".snap")]
+
+    run(scenario())
+
+
 def test_a_snapshot_that_was_damaged_on_the_way_is_never_published_and_is_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,14 @@
-"""The one thread that writes to the log: group commit, and never on the event loop.
+"""Writing to the log: group commit on one thread, or, for something small on a quick disk, on the event loop.
 
 Whatever waits when the thread comes round goes out as one write and one fsync; while that runs, the next
 group gathers. Nobody waits for a timer.
+
+Two hand-overs to a thread and back cost a lone writer more than the fsync itself on a good disk: the thread has to
+get the interpreter, give it up for each system call, and get it again. So a small unit is written on the loop
+itself, in a turn of its own after what the same pass had to send, as long as nothing is with the thread and the
+last :data:`QUICK_RUN` fsyncs, wherever they were made, each took less than :data:`QUICK_SECONDS`. One slow fsync
+costs the loop that one; then everything goes to the thread until as many were quick again. A disk that hangs
+could hold up heartbeats once, by one fsync: an election timeout is hundreds of times what is called quick here.
 
 A failed write or fsync ends the node at once: the kernel may have thrown away the pages and will call them
 clean, so trying again would prove nothing (SAFETY 18). The one exception is a full disk that refused before
@@ -18,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +35,16 @@ from lattice_core.raft.types import SnapshotMeta
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.restart import SnapshotMarkBatch
 from lattice_core.storage.wal import WalBatch
+
+QUICK_SECONDS = 0.001
+"""An fsync that takes longer is not for the loop: a hundredth of a heartbeat."""
+
+QUICK_RUN = 16
+"""So many quick ones in a row, before the loop is trusted with the next."""
+
+INLINE_BYTES = 4 << 10
+"""What is written on the loop at most. With many callers units are larger, and then it pays that the loop goes on
+while the thread waits for the disk (64 callers: 13 % fewer puts with 32 KiB here)."""
 
 DISK_FULL_RETRY_SECONDS = 0.5
 MAX_GROUP = 256
@@ -84,6 +102,10 @@ class StorageThread:
         self._queue: queue.SimpleQueue[Persist | LogTask | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._stopped = asyncio.Event()
+        self._with_thread = 0  # units that the thread has not come back from
+        self._inline: list[Persist] = []  # to be written in the next turn of the loop
+        self._quick_syncs = 0  # in a row; written wherever an fsync was made, never by both at once
+        self._failed = False
         # A daemon: a disk that never answers must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="lattice-storage", daemon=True)
 
@@ -92,12 +114,62 @@ class StorageThread:
 
     def submit(self, unit: Persist | LogTask) -> None:
         """Hand over the next unit. Sequences must come in order."""
+        if self._failed:
+            return  # nothing may be written after a write that failed (SAFETY 18)
+        if self._inline:
+            if isinstance(unit, Persist) and self._may_be_inline(unit):
+                self._inline.append(unit)
+                return
+            self._give_to_thread()
+        elif not self._with_thread and isinstance(unit, Persist) and self._may_be_inline(unit):
+            self._inline.append(unit)
+            self._loop.call_soon(self._write_inline)
+            return
+        self._with_thread += 1
         self._queue.put(unit)
+
+    # -- on the loop ------------------------------------------------------------------------------
+
+    def _may_be_inline(self, unit: Persist) -> bool:
+        if self._quick_syncs < QUICK_RUN or unit.snapshot is not None or self._stopping.is_set():
+            return False
+        return sum(entry.size_bytes for entry in unit.entries) <= INLINE_BYTES
+
+    def _give_to_thread(self) -> None:
+        inline, self._inline = self._inline, []
+        self._with_thread += len(inline)
+        for unit in inline:
+            self._queue.put(unit)
+
+    def _write_inline(self) -> None:
+        units, self._inline = self._inline, []
+        if not units:
+            return  # the thread has them
+        try:
+            self._wal.write(units)
+            self._sync(units)
+        except DiskFull:
+            # Refused before anything was written. Waiting for room is nothing for the loop.
+            self._inline = units + self._inline
+            self._give_to_thread()
+        except BaseException as error:
+            self._failed = True
+            self._on_failure(error)
+        else:
+            self._on_durable(units)
+
+    def _came_back(self, count: int) -> None:
+        self._with_thread -= count
+
+    def _durable(self, units: list[Persist], count: int) -> None:
+        self._with_thread -= count
+        self._on_durable(units)
 
     async def stop(self) -> None:
         """Write what was submitted, then end the thread; returns when it has ended."""
         if not self._thread.is_alive():
             return
+        self._give_to_thread()
         self._stopping.set()
         self._queue.put(None)
         await self._stopped.wait()
@@ -150,12 +222,16 @@ class StorageThread:
                 self._publish(unit.snapshot)
             batches.append(unit)
         self._write(batches)
+        if not tasks:
+            self._tell(self._durable, units, len(group))
+            return
         if units:
             self._tell(self._on_durable, units)
         for task in tasks:
             if task.compact_through is not None:
                 self._wal.compact(task.compact_through)
             self._tell(task.done)
+        self._tell(self._came_back, len(group))
 
     def _write(self, batches: Sequence[WalBatch]) -> None:
         if not batches:
@@ -171,10 +247,16 @@ class StorageThread:
                     self._tell(self._on_disk_full, error)
                 if self._stopping.wait(DISK_FULL_RETRY_SECONDS):
                     raise
-        if any(not isinstance(batch, Persist) or batch.needs_sync for batch in batches):
-            self._wal.sync()
+        self._sync(batches)
         if full:
             self._tell(self._on_disk_full, None)
+
+    def _sync(self, batches: Sequence[WalBatch]) -> None:
+        if not any(not isinstance(batch, Persist) or batch.needs_sync for batch in batches):
+            return
+        began = time.perf_counter()
+        self._wal.sync()
+        self._quick_syncs = self._quick_syncs + 1 if time.perf_counter() - began < QUICK_SECONDS else 0
 
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -26,7 +27,9 @@ def unit(sequence: int, *, empty: bool = False) -> Persist:
 class FakeLog:
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
+        self.on_loop: list[bool] = []
         self.syncs = 0
+        self.sync_seconds = 0.0
         self.gate = threading.Event()
         self.gate.set()
         self.write_errors: list[Exception] = []
@@ -40,6 +43,9 @@ class FakeLog:
 
     def sync(self) -> None:
         self.gate.wait()
+        if self.sync_seconds:
+            time.sleep(self.sync_seconds)
+        self.on_loop.append(threading.current_thread() is threading.main_thread())
         self.syncs += 1
         if self.sync_error is not None:
             raise self.sync_error
@@ -58,6 +64,29 @@ class Harness:
             self.full.append,
         )
         self.thread.start()
+        self.submitted = 0
+
+    async def one_by_one(self, count: int) -> list[bool]:
+        """As a lone writer does; whether each was written on the loop."""
+        before = len(self.log.on_loop)
+        for _ in range(count):
+            self.submitted += 1
+            self.thread.submit(unit(self.submitted))
+            await eventually(lambda: self.durable[-1:] == [self.submitted])
+            await asyncio.sleep(0.001)  # until the thread has come back
+        return self.log.on_loop[before:]
+
+    async def trusted(self) -> None:
+        """Quick fsyncs until the loop may write."""
+        async with asyncio.timeout(5):
+            while not (await self.one_by_one(1))[0]:
+                pass
+
+
+@pytest.fixture(autouse=True)
+def any_machine_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts as quick here must not depend on what else runs on this machine."""
+    monkeypatch.setattr(module, "QUICK_SECONDS", 0.1)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -135,5 +164,76 @@ def test_stopping_writes_what_was_submitted_first() -> None:
         await harness.thread.stop()
         await asyncio.sleep(0)
         assert harness.durable == list(range(1, 600))
+
+    run(scenario())
+
+
+def test_a_lone_writer_on_a_quick_disk_is_written_on_the_loop_and_after_a_slow_fsync_is_not() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        assert await harness.one_by_one(module.QUICK_RUN) == [False] * module.QUICK_RUN
+        assert await harness.one_by_one(3) == [True] * 3
+        harness.log.sync_seconds = 0.15
+        assert await harness.one_by_one(2) == [True, False]
+        harness.log.sync_seconds = 0.0
+        assert await harness.one_by_one(module.QUICK_RUN + 1) == [False] * module.QUICK_RUN + [True]
+        assert harness.durable == list(range(1, harness.submitted + 1))
+        await harness.thread.stop()
+
+    run(scenario())
+
+
+def test_units_keep_their_order_where_some_may_be_written_on_the_loop_and_others_not() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        await harness.trusted()
+        first = harness.submitted
+        big = Entry(first + 2, 1, b"x" * (module.INLINE_BYTES + 1))
+        harness.thread.submit(unit(first + 1))  # waits for the next turn of the loop
+        harness.thread.submit(Persist(first + 2, None, None, None, (big,), None, ()))  # is too large for it
+        harness.thread.submit(unit(first + 3))  # must not overtake
+        await eventually(lambda: harness.durable[-1] == first + 3)
+        harness.submitted += 3
+        harness.thread.submit(unit(first + 4))
+        harness.thread.submit(unit(first + 5))
+        await harness.thread.stop()
+        await asyncio.sleep(0)
+        assert harness.durable == list(range(1, first + 6))
+        assert [number for group in harness.log.groups for number in group] == harness.durable
+
+    run(scenario())
+
+
+def test_a_full_disk_met_on_the_loop_is_waited_for_on_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAFETY 19."""
+    monkeypatch.setattr(module, "DISK_FULL_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        harness = Harness()
+        await harness.trusted()
+        full = DiskFull("no room")
+        harness.log.write_errors = [full, full]
+        assert await harness.one_by_one(1) == [False]
+        assert harness.full == [full, None]
+        assert harness.failures == []
+        await harness.thread.stop()
+
+    run(scenario())
+
+
+def test_a_failed_fsync_on_the_loop_ends_everything_too() -> None:
+    """SAFETY 18."""
+
+    async def scenario() -> None:
+        harness = Harness()
+        await harness.trusted()
+        syncs, durable = harness.log.syncs, [*harness.durable]
+        harness.log.sync_error = StorageFailed("EIO")
+        harness.thread.submit(unit(harness.submitted + 1))
+        await eventually(lambda: harness.failures)
+        harness.thread.submit(unit(harness.submitted + 2))
+        await harness.thread.stop()
+        assert harness.log.syncs == syncs + 1, "never tried again"
+        assert harness.durable == durable
 
     run(scenario())

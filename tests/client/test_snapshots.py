@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from fake import FakeCluster
 
 from lattice_core.client import AsyncClient
-from lattice_core.errors import InvalidRequest, StorageDamaged, Unavailable
+from lattice_core.errors import InvalidRequest, StorageDamaged, StorageFailed, Unavailable
 from lattice_core.raft.types import Configuration, Member, SnapshotMeta
 from lattice_core.storage.filesystem import RealFileSystem
 from lattice_core.storage.snapshots import SnapshotHeader, SnapshotWriter
@@ -64,3 +66,22 @@ async def test_what_arrives_damaged_or_finds_its_name_taken_changes_nothing(tmp_
         with pytest.raises(InvalidRequest, match="exists already"):
             await client.save_snapshot(path)
         assert path.read_bytes() == b"mine"
+
+
+async def test_a_disk_that_fills_up_while_saving_costs_one_line_and_leaves_no_file(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with FakeCluster() as cluster, AsyncClient(await cluster.start("n1")) as client:
+        cluster.members["n1"].snapshot = content
+        path = tmp_path / "saved.snap"
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StorageFailed, match=r"cannot be written: No space left on device$") as caught:
+            await client.save_snapshot(path)
+        assert caught.value.hint == "make room, or save it elsewhere"
+        assert names(tmp_path) == ["made"]
+        monkeypatch.undo()
+        await client.save_snapshot(path)
+        assert path.read_bytes() == content

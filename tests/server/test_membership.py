@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import grpc
-import pytest
-from server_harness import Cluster, cluster, cluster_stub, configs, eventually, free_ports, get, put, run
+from server_harness import Cluster, cluster, configs, eventually, free_ports, get, put, run
 
 from lattice_core.config import NodeConfig
-from lattice_core.errors import LatticeError, NotAllowed
-from lattice_core.rpc.errors import from_rpc_error
-from lattice_core.rpc.pb import cluster_pb2, kv_pb2, raft_pb2
-from lattice_core.server.run import RunningNode
 
 
 def joiner(running: Cluster, tmp_path: Path, name: str, **settings: Any) -> NodeConfig:
@@ -42,7 +35,9 @@ def voters(running: Cluster) -> dict[str, list[str]]:
     for name, each in running.nodes.items():
         configuration = each.node.core.configuration
         suffix = "+joint" if configuration.is_joint else ""
-        found[name] = sorted(member.name + suffix for member in configuration.members if member.id in configuration.voters)
+        found[name] = sorted(
+            member.name + suffix for member in configuration.members if member.id in configuration.voters
+        )
     return found
 
 

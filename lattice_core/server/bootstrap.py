@@ -156,7 +156,8 @@ def create_joined(
     directory: DataDirectory, config: NodeConfig, fs: FileSystem, incarnations: Incarnations, admission: Admission
 ) -> OpenedNode:
     """Make the directory the member's that the cluster has just admitted. Blocking. Raises StorageFailed."""
-    incarnations.meet(tuple(member for member in admission.configuration.members if member.id != admission.node_id))
+    others = (member for member in admission.configuration.members if member.id != admission.node_id)
+    incarnations.meet(tuple(Member(member.id, member.name, member.peer_addr) for member in others))
     identity = Identity(
         admission.cluster_id,
         admission.node_id,

@@ -323,7 +323,7 @@ class MembershipRequests:
     def _require_member(self, configuration: Configuration, name: str) -> Member:
         member = configuration.member_named(name)
         if member is None:
-            there = ", ".join(each.name for each in configuration.members)
+            there = ", ".join(sorted(each.name for each in configuration.members))
             raise NotAllowed(
                 f"{name!r} is no member of this cluster; there are {there}", hint="lattice cluster members"
             )

@@ -116,7 +116,7 @@ class RunningNode:
             try:
                 admission = await ask_to_join(config, incarnations.own)
             finally:
-                await listener.stop(None)
+                await listener.stop(STOP_GRACE_SECONDS)
             return create_joined(directory, config, fs, incarnations, admission)
         except BaseException:
             directory.close()

@@ -338,11 +338,12 @@ class Node:
         """Raises NotAllowed for a member that could not take over; trying would only cost an election timeout."""
         configuration = self.core.configuration
         member = configuration.member_named(name)
-        voters = sorted(each.name for each in configuration.members if each.id in configuration.voters)
-        others = [each for each in voters if each != self.config.name]
-        instead = f"lattice transfer-leader {'|'.join(others)}" if others else "lattice cluster members"
+        voters = sorted((each.name, each.id) for each in configuration.members if each.id in configuration.voters)
+        live = [each for each, node_id in voters if node_id != self.core.id and self.membership.heard(node_id)]
+        instead = f"lattice transfer-leader {live[0]}" if live else "lattice cluster status"
         if member is None:
-            raise NotAllowed(f"{name!r} is no member of this cluster; its voters are {', '.join(voters)}", hint=instead)
+            names = ", ".join(each for each, _ in voters)
+            raise NotAllowed(f"{name!r} is no member of this cluster; its voters are {names}", hint=instead)
         if member.id == self.core.id:
             raise NotAllowed(f"{name} leads already", hint=instead)
         if member.id in configuration.learners:

@@ -260,7 +260,14 @@ def test_a_removed_leader_hands_over_first_and_nothing_waits_for_an_election(tmp
             await eventually(leader.node.failed.done)
             await running.kill(leader.config.name)
             successor = await running.leader()
-            assert successor.node.core.term == term + 1, "one election, the transfer's"
+            core = successor.node.core
+            assert core.term == term + 1, "one election, the transfer's"
+            (change,) = (
+                entry
+                for entry in core.log.between(core.first_index, core.last_index)
+                if isinstance(entry.payload, bootstrap.Configuration) and entry.payload.is_joint
+            )
+            assert change.term == core.term, "and then it was the successor that removed it"
             assert len(voters(successor)) == 2
 
     run(scenario())
@@ -340,8 +347,8 @@ def test_a_dead_voter_is_removed_after_the_time_asked_for_while_all_others_answe
             await running.leader()
             first, second, third = (each.config.name for each in running.followers())
             await running.kill(first)
-            await eventually(lambda: all(first not in voters(each) for each in running.nodes.values()))
-            # Of three, two may not answer at once: there is no quorum, and nobody may be removed.
+            await eventually(lambda: all(len(voters(each)) == 3 for each in running.nodes.values()))
+            assert all(first not in voters(each) for each in running.nodes.values())
             await running.kill(second)
             await eventually(lambda: all(len(voters(each)) == 2 for each in running.nodes.values()))
             # Of two, the one that is left is no quorum: nothing is ever removed.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from membership_harness import ask, joiner, member_ids
-from server_harness import cluster, configs, free_ports, run
+from server_harness import Cluster, cluster, configs, free_ports, run
 
 from lattice_core.errors import (
     ConfigurationError,
@@ -100,6 +100,25 @@ def test_a_voter_that_lost_its_directory_cannot_join_under_its_own_id(tmp_path: 
             others = ",".join(each.client_addr for each in running.configs.values() if each != config)
             with pytest.raises(NotAllowed, match="already a member with another data directory"):
                 await RunningNode(replace(config, initial_cluster={}, join=others)).start()
+
+    run(scenario())
+
+
+def test_a_first_member_that_never_came_cannot_join_in_its_own_place(tmp_path: Path) -> None:
+    """It is a voter: nobody here has met it, but somebody who is away may have had its vote (SAFETY 22)."""
+
+    async def scenario() -> None:
+        running = Cluster(configs(tmp_path, 3))
+        try:
+            await running.start("n1", "n2")
+            leader = await running.leader()
+            assert leader.node.peers.known_incarnation(member_ids(leader)["n3"]) is None
+            config = replace(running.configs["n3"], initial_cluster={}, join=leader.config.client_addr)
+            with pytest.raises(NotAllowed, match="n3 is already a member with another data directory"):
+                await RunningNode(config).start()
+        finally:
+            for name in list(running.nodes):
+                await running.kill(name)
 
     run(scenario())
 

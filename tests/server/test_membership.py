@@ -17,11 +17,21 @@ from lattice_core.errors import (
     ServerRemoved,
 )
 from lattice_core.raft.membership import MembershipChange
+from lattice_core.raft.ready import Persist
+from lattice_core.raft.types import Configuration, Entry, HardState, Member
 from lattice_core.rpc.pb import cluster_pb2, kv_pb2
 from lattice_core.server import bootstrap
 from lattice_core.server.run import RunningNode
 from lattice_core.storage.filesystem import RealFileSystem
 from lattice_core.storage.identity import DataDirectory
+
+FS = RealFileSystem()
+
+
+def joint_changes(running: RunningNode) -> list[Entry]:
+    core = running.node.core
+    entries = core.log.between(core.first_index, core.last_index)
+    return [entry for entry in entries if isinstance(entry.payload, Configuration) and entry.payload.is_joint]
 
 
 def test_a_server_joins_as_a_learner_catches_up_and_is_promoted_by_the_leader(tmp_path: Path) -> None:
@@ -85,19 +95,26 @@ def test_a_joiner_takes_no_snapshot_before_it_knows_a_configuration_to_put_into_
     """Its log begins with entries from before any configuration: a snapshot there would be of a cluster of nobody."""
 
     async def scenario() -> None:
-        async with cluster(configs(tmp_path, 1, snapshot_entries=3)) as running:
-            first = running.nodes["n1"]
-            running.nodes["n1"].node.snapshots.consider = lambda: None  # type: ignore[method-assign]
-            for n in range(20):
-                await put(first.config.client_addr, b"key%d" % n, b"value")
-            joiner(running, tmp_path, "n2")
-            await running.start("n2")
-            new = running.nodes["n2"].node
-            await eventually(lambda: new.snapshots.newest is not None)
-            assert new.snapshots.newest is not None
-            assert new.core.first_index > 0
-            names = {member.name for member in new.snapshots.newest.meta.configuration.members}
-            assert names == {"n1", "n2"}
+        config = replace(configs(tmp_path, 1)[0], join="127.0.0.1:1", snapshot_entries=1)
+        running = RunningNode(config)
+        directory = DataDirectory.open(FS, config.data_dir)
+        book = bootstrap.incarnation_to_join(FS, directory)
+        admission = bootstrap.Admission(7, 2, 10, Configuration.of_voters([Member(1, "n9", "127.0.0.1:1")]))
+        opened = bootstrap.create_joined(directory, config, FS, book, admission)
+        entries = tuple(Entry(index, 1, None) for index in range(1, 6))
+        opened.wal.write([Persist(1, HardState(1), None, None, entries, 5, ())])
+        opened.wal.sync()
+        opened.close()
+        starting = asyncio.ensure_future(running.start())
+        try:
+            await eventually(lambda: hasattr(running, "node") and running.node.machine.applied_index == 5)
+            await asyncio.sleep(0.2)
+            assert running.node.core.configuration == Configuration((), frozenset())
+            assert running.node.snapshots.newest is None
+            assert not starting.done(), "it is not ready: it has not what was there when it joined"
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
 
     run(scenario())
 
@@ -171,6 +188,7 @@ def test_a_voter_is_replaced_in_one_joint_change_when_the_new_one_has_caught_up(
     async def scenario() -> None:
         async with cluster(configs(tmp_path, 3)) as running:
             leader = await running.leader()
+            term = leader.node.core.term
             old = leader.config.name if of_leader else running.followers()[0].config.name
             joiner(running, tmp_path, "n4", learner=True)
             await running.start("n4")
@@ -181,14 +199,8 @@ def test_a_voter_is_replaced_in_one_joint_change_when_the_new_one_has_caught_up(
             assert isinstance(error, ServerRemoved)
             await running.kill(old)
             await until_voters(running, *sorted({"n1", "n2", "n3", "n4"} - {old}))
-            found = [
-                sorted(member.name for member in entry.payload.members if member.id in entry.payload.voters_outgoing)
-                for entry in running.nodes["n4"].node.core.log.between(
-                    running.nodes["n4"].node.core.first_index, running.nodes["n4"].node.core.last_index
-                )
-                if isinstance(entry.payload, bootstrap.Configuration) and entry.payload.is_joint
-            ]
-            assert found == [["n1", "n2", "n3"]], "one joint change"
+            (change,) = joint_changes(running.nodes["n4"])
+            assert change.term == term + of_leader, "a leader hands over first, and its successor replaces it"
             await put((await running.leader()).config.client_addr, b"a", b"1")
 
     run(scenario())
@@ -262,11 +274,7 @@ def test_a_removed_leader_hands_over_first_and_nothing_waits_for_an_election(tmp
             successor = await running.leader()
             core = successor.node.core
             assert core.term == term + 1, "one election, the transfer's"
-            (change,) = (
-                entry
-                for entry in core.log.between(core.first_index, core.last_index)
-                if isinstance(entry.payload, bootstrap.Configuration) and entry.payload.is_joint
-            )
+            (change,) = joint_changes(successor)
             assert change.term == core.term, "and then it was the successor that removed it"
             assert len(voters(successor)) == 2
 
@@ -317,16 +325,15 @@ def test_a_learner_that_was_removed_before_it_had_any_log_hears_of_it_too(tmp_pa
     async def scenario() -> None:
         async with cluster(configs(tmp_path, 1)) as running:
             config = joiner(running, tmp_path, "n2")
-            fs = RealFileSystem()
-            directory = DataDirectory.open(fs, config.data_dir)
-            book = bootstrap.incarnation_to_join(fs, directory)
+            directory = DataDirectory.open(FS, config.data_dir)
+            book = bootstrap.incarnation_to_join(FS, directory)
             first = running.nodes["n1"]
             request = cluster_pb2.AddServerRequest(name="n2", peer_addr=config.peer_addr, start_later=True)
             added = await ask(running, "AddServer", request)
             admission = bootstrap.Admission(
                 added.cluster_id, added.member.id, added.index, first.node.core.configuration
             )
-            bootstrap.create_joined(directory, config, fs, book, admission).close()
+            bootstrap.create_joined(directory, config, FS, book, admission).close()
             await ask(running, "RemoveServer", cluster_pb2.RemoveServerRequest(name="n2"))
             with pytest.raises(ServerRemoved):
                 await RunningNode(config).start()
@@ -376,6 +383,56 @@ def test_nobody_is_removed_while_another_voter_does_not_answer_either(
             assert len(voters(leader)) == 5
             await running.start(gone[0])
             await eventually(lambda: voters(leader) == sorted({"n1", "n2", "n3", "n4", "n5"} - {gone[1]}))
+
+    run(scenario())
+
+
+def test_of_two_voters_neither_removes_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader stays one for a while without a quorum: a change that it proposed then could not end."""
+    monkeypatch.setattr(settings, "MIN_AUTO_REMOVE_SECONDS", 0.5)
+
+    async def scenario() -> None:
+        slow = {"election_timeout_max_ms": 2500, "auto_remove_after_seconds": 0.7}
+        async with cluster(configs(tmp_path, 2, **slow)) as running:
+            leader = await running.leader()
+            await running.kill(running.followers()[0].config.name)
+            await asyncio.sleep(1.5)
+            assert leader.node.core.is_leader
+            assert voters(leader) == ["n1", "n2"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("joined_index", "is_removed"), [(0, True), (2, True), (3, False), (9, False)])
+def test_an_older_configuration_without_it_does_not_make_a_joiner_a_removed_one(
+    tmp_path: Path, joined_index: int, is_removed: bool
+) -> None:
+    """SAFETY 35: on its way through the log it meets the times when it was no member."""
+
+    async def scenario() -> None:
+        config = configs(tmp_path, 1)[0]
+        directory = DataDirectory.open(FS, config.data_dir)
+        book = bootstrap.incarnation_to_join(FS, directory)
+        others = Configuration.of_voters([Member(1, "n9", "127.0.0.1:1")])
+        admission = bootstrap.Admission(7, 2, joined_index, others)
+        opened = bootstrap.create_joined(directory, config, FS, book, admission)
+        entries = (Entry(1, 1, None), Entry(2, 1, None), Entry(3, 1, others))
+        opened.wal.write([Persist(1, HardState(1), None, None, entries, 3, ())])
+        opened.wal.sync()
+        opened.close()
+        running = RunningNode(config)
+        starting = asyncio.ensure_future(running.start())
+        try:
+            await eventually(lambda: hasattr(running, "node") and running.node.core.commit_index == 3)
+            if is_removed:
+                assert isinstance(await asyncio.wait_for(asyncio.shield(running.node.failed), 8), ServerRemoved)
+            else:
+                await asyncio.sleep(0.8)  # eight looks; three are enough
+                assert not running.node.failed.done()
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await running.kill()
 
     run(scenario())
 

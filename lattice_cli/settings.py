@@ -24,9 +24,7 @@ from lattice_core.errors import ConfigurationError
 
 PREFIX = "LATTICE_"
 
-OTHER_VARIABLES = frozenset(
-    {"LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_JOIN", "LATTICE_TRACEBACK"}
-)
+OTHER_VARIABLES = frozenset({"LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK"})
 """Variables that are ours and no node's settings."""
 
 MAX_FILE_BYTES = 1 << 20
@@ -152,6 +150,8 @@ def _convert(name: str, value: Any, where: str) -> Any:
             raise ConfigurationError(f"{where}: {value!r} is not text")
         return value
     kind = type(default)
+    if kind is bool:
+        return _truth(value, where)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigurationError(f"{where}: {value!r} is not {_article(kind)}")
     if kind is int and isinstance(value, float):
@@ -160,6 +160,16 @@ def _convert(name: str, value: Any, where: str) -> Any:
         return kind(value)
     except ValueError:
         raise ConfigurationError(f"{where}: {value!r} is not {_article(kind)}") from None
+
+
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _truth(value: Any, where: str) -> bool:
+    found = value if isinstance(value, bool) else _TRUTH.get(value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ConfigurationError(f"{where}: {value!r} is not true or false")
+    return found
 
 
 def _default(name: str) -> Any:

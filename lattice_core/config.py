@@ -16,6 +16,8 @@ DEFAULT_PEER_ADDR = "127.0.0.1:7500"
 DEFAULT_DATA_DIR = "./lattice-data"
 DEFAULT_NAME = "n1"
 MAX_NAME_CHARS = 64
+MIN_AUTO_REMOVE_SECONDS = 5.0
+"""Ten elections: whoever is away for less may be restarting."""
 
 
 def parse_addr(text: str, *, what: str = "address") -> tuple[str, int]:
@@ -72,6 +74,15 @@ class NodeConfig:
     initial_cluster: dict[str, str] = field(default_factory=dict)
     """Name to peer address for a static bootstrap; empty: a cluster of this node alone."""
 
+    join: str = ""
+    """Client addresses of members of a running cluster, ``H:P[,H:P]``, to join when the data directory is made."""
+
+    learner: bool = False
+    """Join as a learner that stays one: a read replica, which never votes."""
+
+    auto_remove_after_seconds: float = 0.0
+    """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
+
     heartbeat_ms: int = 100
     election_timeout_min_ms: int = 500
     election_timeout_max_ms: int = 1000
@@ -126,6 +137,26 @@ class NodeConfig:
                 raise ConfigurationError(
                     f"--initial-cluster gives {self.name} the peer address {known}, --peer-addr says {self.peer_addr}"
                 )
+        if self.join:
+            if self.initial_cluster:
+                raise ConfigurationError(
+                    f"--join {self.join} and --initial-cluster {','.join(self.initial_cluster)}: a node either joins a "
+                    "running cluster or is one of the first of a new one",
+                    hint="leave one of them out",
+                )
+            for addr in self.join_addrs:
+                if parse_addr(addr, what="--join") in (client, peer):
+                    raise ConfigurationError(
+                        f"--join {addr} is this node's own address",
+                        hint="give the client address of a member that runs",
+                    )
+        elif self.learner:
+            raise ConfigurationError("--learner says how to join a cluster, and there is no --join")
+        if self.auto_remove_after_seconds and self.auto_remove_after_seconds < MIN_AUTO_REMOVE_SECONDS:
+            raise ConfigurationError(
+                f"auto_remove_after_seconds is {self.auto_remove_after_seconds:g}, must be 0 (off) or at least "
+                f"{MIN_AUTO_REMOVE_SECONDS:g}: a restart is no reason to lose a member"
+            )
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(f"log level {self.log_level!r} is not debug, info, warning or error")
         if self.log_format not in ("text", "json"):
@@ -148,6 +179,11 @@ class NodeConfig:
             self.raft().validate()
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
+
+    @property
+    def join_addrs(self) -> tuple[str, ...]:
+        """``join`` as distinct addresses, in order."""
+        return tuple(dict.fromkeys(addr.strip() for addr in self.join.split(",")))
 
     def raft(self) -> RaftConfig:
         """The core's part of the settings."""

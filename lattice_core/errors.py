@@ -18,6 +18,7 @@
         ├── ConfigurationError         options that are wrong or contradict each other    (exit 2)
         ├── DirectoryInUse             another process holds the data directory
         ├── IdentityMismatch           the data directory belongs to another node or cluster (exit 2)
+        ├── ServerRemoved              this server is no member of its cluster any more   (exit 4)
         ├── StorageDamaged             names file, offset and the way out
         ├── StorageFailed              the disk refused: never retried
         └── UnknownCommand             the log holds a command this version does not know
@@ -131,6 +132,12 @@ class IdentityMismatch(Fatal):
     """What the data directory knows contradicts what was asked."""
 
     exit_code = 2
+
+
+class ServerRemoved(Fatal):
+    """This server was removed from its cluster; its data directory is of no use any more."""
+
+    exit_code = 4
 
 
 class StorageDamaged(Fatal):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import rich_click
 
+from lattice_cli.commands.membership import add_server, promote, remove_server, replace_server
 from lattice_cli.main import Group
 from lattice_cli.options import common_options, resolve
 
@@ -12,7 +13,11 @@ from lattice_cli.options import common_options, resolve
 @rich_click.group(cls=Group)
 @common_options
 def cluster() -> None:
-    """All members: how they are, and who they are."""
+    """All members: how they are, who they are, and who they shall be."""
+
+
+for command in (add_server, remove_server, replace_server, promote):
+    cluster.add_command(command)
 
 
 @cluster.command("status")

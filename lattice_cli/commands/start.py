@@ -9,7 +9,6 @@ import click
 import rich_click
 
 from lattice_cli.options import common_options
-from lattice_core.errors import NotAllowed
 
 
 @rich_click.command()
@@ -22,7 +21,15 @@ from lattice_core.errors import NotAllowed
     metavar="NAME=H:P,...",
     help="All first members by peer address, the same on each. Without it: a cluster of one.",
 )
-@click.option("--join", metavar="H:P", help="Join the cluster of the member with this client address.")
+@click.option("--join", metavar="H:P[,H:P]", help="Join a running cluster: client addresses of members, any will do.")
+@click.option("--learner", is_flag=True, default=None, help="With --join: stay a learner, a read replica.")
+@click.option(
+    "--auto-remove-after",
+    "auto_remove_after_seconds",
+    type=float,
+    metavar="SECONDS",
+    help="As the leader, remove a member that has not answered for so long while all others do. [default: 0, never]",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.option("--heartbeat-ms", type=int, metavar="MS", help="[default: 100]")
 @click.option("--election-timeout-min-ms", type=int, metavar="MS", help="[default: 500]")
@@ -33,7 +40,7 @@ from lattice_core.errors import NotAllowed
 @rich_click.option_panel("Timing and logs", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
 ])  # fmt: skip
-def start(join: str | None, config_file: Path | None, **flags: Any) -> int:
+def start(config_file: Path | None, **flags: Any) -> int:
     """Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.
 
     Restarting is the same command again: what the data directory knows wins. Every setting can also be a
@@ -41,11 +48,6 @@ def start(join: str | None, config_file: Path | None, **flags: Any) -> int:
     """
     from lattice_cli import settings
 
-    if join is not None:
-        raise NotAllowed(
-            f"start: --join {join}: joining a running cluster is not there yet",
-            hint="lattice start --initial-cluster n1=H:P,n2=H:P,n3=H:P on every member",
-        )
     loaded = settings.load(flags, config_file=config_file)
     loaded.config.validate()
     from lattice_core.server.run import run

@@ -73,6 +73,8 @@ def cluster_document(status: ClusterStatus) -> dict[str, Any]:
         "cluster_id": hex_id(status.cluster_id),
         "leader": None if leader is None else leader.name,
         "term": status.term,
+        "joint": status.joint,
+        "pending": status.pending,
         "members": [_member_document(member) for member in status.members],
     }
 
@@ -94,12 +96,20 @@ def _member_document(member: MemberReport) -> dict[str, Any]:
         "snapshot_index": None if status is None else status.snapshot_index,
         "version": None if status is None else status.version,
         "unreachable_seconds": member.unreachable_seconds,
+        "lag": member.lag,
+        **_promotion(member),
     }
+
+
+def _promotion(member: MemberReport) -> dict[str, Any]:
+    return {"learner": member.learner, "promotes": member.promotes, "replaces": member.replaces}
 
 
 def members_document(status: ClusterStatus) -> dict[str, Any]:
     return {
         "cluster_id": hex_id(status.cluster_id),
+        "joint": status.joint,
+        "pending": status.pending,
         "members": [
             {
                 "name": member.name,
@@ -107,6 +117,7 @@ def members_document(status: ClusterStatus) -> dict[str, Any]:
                 "client_addr": member.client_addr,
                 "peer_addr": member.peer_addr,
                 "voter": member.voter,
+                **_promotion(member),
             }
             for member in status.members
         ],

@@ -88,10 +88,19 @@ def _note(member: MemberReport, commit_index: int) -> tuple[str, str, str]:
     behind = commit_index - status.applied_index
     lag = f", {behind:,} behind" if behind >= LAGGING_ENTRIES else ""
     if member.learner or status.role == "learner":
-        return "+", f"learner{lag}", "yellow" if lag else "cyan"
+        return "+", f"{kind_of(member)}{lag}", "yellow" if lag else "cyan"
     if lag:
         return "~", f"{status.role}{lag}", "yellow"
     return " ", status.role, ""
+
+
+def kind_of(member: MemberReport) -> str:
+    """Voter or learner, and what is to become of the latter."""
+    if member.voter:
+        return "voter"
+    if member.replaces is not None:
+        return f"learner, to replace {member.replaces}"
+    return "learner, to vote" if member.promotes else "learner"
 
 
 def cluster_table(status: ClusterStatus, width: int) -> RenderableType:
@@ -104,6 +113,8 @@ def cluster_table(status: ClusterStatus, width: int) -> RenderableType:
         f"cluster {hex_id(status.cluster_id)}  term {status.term}  "
         f"leader {leader.name if leader else 'none'}  {len(reachable)} of {plural(total, 'member')} reachable"
     )
+    if status.pending is not None:
+        summary.append(f"\n{'joint: ' if status.joint else 'pending: '}{status.pending}", style="bold")
     if width < MEDIUM_COLUMNS:
         return Group(*_stacked(status.members, commit_index), summary)
     wide = width >= WIDE_COLUMNS
@@ -140,7 +151,7 @@ def members_table(status: ClusterStatus, width: int) -> RenderableType:
     if width < WIDE_COLUMNS - 20:
         lines: list[Text] = []
         for member in status.members:
-            lines.append(Text(f"{member.name}  {'voter' if member.voter else 'learner'}", style="bold"))
+            lines.append(Text(f"{member.name}  {kind_of(member)}", style="bold"))
             lines += [Text(f"  id {hex_id(member.id)}"), Text(f"  peer {member.peer_addr}")]
             lines.append(Text(f"  client {member.client_addr or 'unknown'}"))
         return Group(*lines)
@@ -149,10 +160,12 @@ def members_table(status: ClusterStatus, width: int) -> RenderableType:
         table.add_row(
             member.name,
             hex_id(member.id),
-            "voter" if member.voter else "learner",
+            kind_of(member),
             member.peer_addr,
             member.client_addr or "unknown",
         )
+    if status.pending is not None:
+        return Group(table, Text(f"\n{'joint: ' if status.joint else 'pending: '}{status.pending}", style="bold"))
     return table
 
 

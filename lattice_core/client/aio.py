@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias, overload
 
-from lattice_core.client import cluster
+from lattice_core.client import cluster, membership
 from lattice_core.client.channels import AddressBook, parse_endpoints
 from lattice_core.client.engine import Engine
 from lattice_core.client.reads import COUNT_ONLY, GET, KEYS_ONLY, RANGE, REVERSE
@@ -18,6 +18,7 @@ from lattice_core.client.types import (
     Consistency,
     DeleteResult,
     KeyValue,
+    MembershipChanged,
     NodeStatus,
     PutResult,
     RangeResult,
@@ -259,6 +260,71 @@ class AsyncClient:
         """
         seconds = self.timeout if timeout is None else timeout
         return await cluster.transfer_leader(self._book, target or "", seconds)
+
+    async def add_server(
+        self,
+        name: str,
+        peer_addr: str,
+        *,
+        learner: bool = False,
+        start_later: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> MembershipChanged:
+        """Add the server that waits at ``peer_addr`` to join, as a learner; returns when that is committed.
+
+        It is promoted by itself when it has caught up, unless ``learner``: then it stays one. ``start_later``: add
+        it although nobody answers there yet. ``dry_run`` only says what would become of it.
+
+        Raises NotAllowed with the reason, InvalidRequest for a bad name or address, Unavailable if nothing was done,
+        OutcomeUnknown if it is not known to be committed in time.
+        """
+        return await membership.add_server(
+            self._book,
+            name,
+            peer_addr,
+            learner=learner,
+            start_later=start_later,
+            dry_run=dry_run,
+            timeout=self.timeout if timeout is None else timeout,
+        )
+
+    async def remove_server(
+        self, name: str, *, force: bool = False, dry_run: bool = False, timeout: float | None = None
+    ) -> MembershipChanged:
+        """Remove a member, dead or alive, leader or not; returns when that is committed.
+
+        ``force``: even if fewer live voters than a quorum would be left. Errors as for :meth:`add_server`.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        return await membership.remove_server(self._book, name, force=force, dry_run=dry_run, timeout=seconds)
+
+    async def replace_server(
+        self,
+        old: str,
+        name: str,
+        peer_addr: str,
+        *,
+        start_later: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> MembershipChanged:
+        """Add a server that takes the voter ``old``'s place, in one change, when it has caught up. Returns when it is
+        a learner. Errors as for :meth:`add_server`."""
+        return await membership.replace_server(
+            self._book,
+            old,
+            name,
+            peer_addr,
+            start_later=start_later,
+            dry_run=dry_run,
+            timeout=self.timeout if timeout is None else timeout,
+        )
+
+    async def promote(self, name: str, *, dry_run: bool = False, timeout: float | None = None) -> MembershipChanged:
+        """Make a learner that has caught up a voter, now. Errors as for :meth:`add_server`."""
+        seconds = self.timeout if timeout is None else timeout
+        return await membership.promote(self._book, name, dry_run=dry_run, timeout=seconds)
 
     async def take_snapshot(
         self, member: str | None = None, *, timeout: float | None = None

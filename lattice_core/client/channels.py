@@ -79,10 +79,14 @@ class AddressBook:
         self._next = 0
 
     def learn(self, addresses: Iterable[str]) -> None:
-        """Remember members' client addresses; what cannot be dialled from here merely fails later."""
+        """Remember members' client addresses; what cannot be dialled from here merely fails later. Those heard of
+        last are kept: in time, all that the user gave may have left the cluster."""
         for address in addresses:
-            if address and address not in self.given and len(self._learned) < MAX_LEARNED:
+            if address and address not in self.given:
+                self._learned.pop(address, None)
                 self._learned[address] = None
+                if len(self._learned) > MAX_LEARNED:
+                    del self._learned[next(iter(self._learned))]
 
     def failed(self, address: str) -> None:
         """It did not answer, or no longer does."""

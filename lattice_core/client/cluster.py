@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 import grpc
@@ -92,7 +92,9 @@ async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
         cluster_id=response.cluster_id,
         leader_id=response.leader_id if response.HasField("leader_id") else None,
         term=response.term,
-        members=tuple(sorted(map(_member, response.members), key=lambda member: member.name)),
+        members=tuple(sorted(_members(response), key=lambda member: member.name)),
+        joint=bool(response.configuration.voters_outgoing),
+        pending=_pending(response.configuration),
     )
 
 
@@ -104,20 +106,24 @@ async def transfer_leader(book: AddressBook, target: str, timeout: float) -> Tra
         response: cluster_pb2.TransferLeaderResponse = await stub.TransferLeader(request, timeout=seconds)
         return response
 
+    response = await ask_leader(book, call, timeout, what="transfer-leader")
+    # "from" is a keyword: the field can only be had by name.
+    return Transfer(getattr(response, "from"), response.to, response.term, response.milliseconds)
+
+
+async def ask_leader(book: AddressBook, call: Call[T], timeout: float, *, what: str) -> T:
+    """Something that only the leader can do, and that is not done twice: to the leader, until the deadline."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     hint: str | None = None
     while True:
         try:
-            response = await _ask(book, call, deadline - loop.time(), what="transfer-leader", hint=hint, is_write=True)
+            return await _ask(book, call, deadline - loop.time(), what=what, hint=hint, is_write=True)
         except (NotLeader, NoLeader) as error:
             hint = error.leader_addr if isinstance(error, NotLeader) else None
             if loop.time() + RETRY_SECONDS >= deadline:
                 raise
             await asyncio.sleep(RETRY_SECONDS)
-            continue
-        # "from" is a keyword: the field can only be had by name.
-        return Transfer(getattr(response, "from"), response.to, response.term, response.milliseconds)
 
 
 async def take_snapshot(
@@ -302,7 +308,40 @@ def _failure(error: grpc.aio.AioRpcError, what: str, is_write: bool) -> LatticeE
     return failure
 
 
-def _member(report: cluster_pb2.MemberReport) -> MemberReport:
+def _members(response: cluster_pb2.ClusterStatusResponse) -> Iterable[MemberReport]:
+    leading = next(
+        (each.status for each in response.members if each.HasField("status") and each.status.role == "leader"), None
+    )
+    progress = {} if leading is None else {each.node_id: each for each in leading.progress}
+    names = {each.member.id: each.member.name for each in response.members}
+    for report in response.members:
+        yield _member(report, names, leading.last_index if leading is not None else 0, progress.get(report.member.id))
+
+
+def _pending(configuration: raft_pb2.Configuration) -> str | None:
+    names = {each.id: each.name for each in configuration.members}
+
+    def listed(ids: Iterable[int]) -> str:
+        return ", ".join(sorted(names[each] for each in ids))
+
+    if configuration.voters_outgoing:
+        return f"the voters {listed(configuration.voters_outgoing)} become {listed(configuration.voters)}"
+    waiting = []
+    for each in configuration.members:
+        if each.HasField("promotion"):
+            replaced = names.get(each.promotion.replaces) if each.promotion.HasField("replaces") else None
+            waiting.append(f"{each.name} is to {f'replace {replaced}' if replaced else 'vote'} when it has caught up")
+    return "; ".join(waiting) or None
+
+
+def _member(
+    report: cluster_pb2.MemberReport,
+    names: Mapping[int, str],
+    last_index: int,
+    progress: raft_pb2.PeerProgress | None,
+) -> MemberReport:
+    promotion = report.member.promotion if report.member.HasField("promotion") else None
+    sending = progress is not None and progress.HasField("snapshot_bytes")
     away = report.unreachable_seconds if report.HasField("unreachable_seconds") else None
     return MemberReport(
         id=report.member.id,
@@ -314,6 +353,11 @@ def _member(report: cluster_pb2.MemberReport) -> MemberReport:
         reachable=report.reachable,
         unreachable_seconds=away,
         status=_node(report.status) if report.HasField("status") else None,
+        promotes=promotion is not None,
+        replaces=names.get(promotion.replaces) if promotion is not None and promotion.HasField("replaces") else None,
+        lag=max(0, last_index - progress.match_index) if progress is not None else None,
+        snapshot_sent_bytes=progress.snapshot_sent_bytes if progress is not None and sending else None,
+        snapshot_bytes=progress.snapshot_bytes if progress is not None and sending else None,
     )
 
 

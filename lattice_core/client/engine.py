@@ -65,8 +65,9 @@ DRAIN_SECONDS: Final = 0.05
 refusal that is heard keeps a batch out of doubt."""
 
 LEARN_AFTER_SECONDS: Final = 0.2
-LEARN_EVERY_SECONDS: Final = 30.0
-"""When members' addresses are asked for. Commands that run once are over before the first time."""
+LEARN_EVERY_SECONDS: Final = 5.0
+"""When members' addresses are asked for, of one member that asks nobody else. Commands that run once are over before
+the first time; a client that stays learns of a new member before the old ones can all have been replaced."""
 
 CLOSE_SECONDS: Final = 0.25
 """How long closing may wait for the session to be closed. It would expire by itself."""
@@ -385,7 +386,7 @@ class Engine:
             delay = LEARN_EVERY_SECONDS
             try:
                 status = await cluster_stub(channel).ClusterStatus(
-                    cluster_pb2.ClusterStatusRequest(timeout_seconds=0.5), timeout=2.0
+                    cluster_pb2.ClusterStatusRequest(addresses_only=True), timeout=2.0
                 )
             except grpc.aio.AioRpcError:
                 continue  # the stream, not this, decides whether the connection is any good
@@ -480,6 +481,7 @@ class Engine:
 
     def _leave(self, hint: str) -> None:
         """Send nothing more here; go where the hint says, or to the next address."""
+        self._book.learn((hint,))
         self._hint = hint or self._hint
         self._leaving.set()
         if self._nothing_sent():

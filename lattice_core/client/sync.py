@@ -25,6 +25,7 @@ from lattice_core.client.types import (
     Consistency,
     DeleteResult,
     KeyValue,
+    MembershipChanged,
     NodeStatus,
     PutResult,
     RangeResult,
@@ -181,6 +182,48 @@ class Client:
     def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership over, and wait for it. See :meth:`AsyncClient.transfer_leader`."""
         return self._wait(self._async.transfer_leader(target, timeout=timeout))
+
+    def add_server(
+        self,
+        name: str,
+        peer_addr: str,
+        *,
+        learner: bool = False,
+        start_later: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> MembershipChanged:
+        """Add the server that waits at ``peer_addr`` to join. See :meth:`AsyncClient.add_server`."""
+        return self._wait(
+            self._async.add_server(
+                name, peer_addr, learner=learner, start_later=start_later, dry_run=dry_run, timeout=timeout
+            )
+        )
+
+    def remove_server(
+        self, name: str, *, force: bool = False, dry_run: bool = False, timeout: float | None = None
+    ) -> MembershipChanged:
+        """Remove a member. See :meth:`AsyncClient.remove_server`."""
+        return self._wait(self._async.remove_server(name, force=force, dry_run=dry_run, timeout=timeout))
+
+    def replace_server(
+        self,
+        old: str,
+        name: str,
+        peer_addr: str,
+        *,
+        start_later: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> MembershipChanged:
+        """Add a server that takes the place of ``old``. See :meth:`AsyncClient.replace_server`."""
+        return self._wait(
+            self._async.replace_server(old, name, peer_addr, start_later=start_later, dry_run=dry_run, timeout=timeout)
+        )
+
+    def promote(self, name: str, *, dry_run: bool = False, timeout: float | None = None) -> MembershipChanged:
+        """Make a learner that has caught up a voter, now. See :meth:`AsyncClient.promote`."""
+        return self._wait(self._async.promote(name, dry_run=dry_run, timeout=timeout))
 
     def take_snapshot(self, member: str | None = None, *, timeout: float | None = None) -> tuple[SnapshotTaken, ...]:
         """Have one member, or every one, take a snapshot now. See :meth:`AsyncClient.take_snapshot`."""

@@ -127,6 +127,15 @@ class MemberReport:
     unreachable_seconds: float | None
     status: NodeStatus | None
     """None unless reachable."""
+    promotes: bool = False
+    """A learner that is to vote when it has caught up."""
+    replaces: str | None = None
+    """Who leaves when it does: a name."""
+    lag: int | None = None
+    """Entries that the leader has and does not know this member to have; None where the leader cannot be asked."""
+    snapshot_sent_bytes: int | None = None
+    """Of the snapshot that the leader is sending it just now, of ``snapshot_bytes``."""
+    snapshot_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +147,55 @@ class ClusterStatus:
     term: int
     members: tuple[MemberReport, ...]
     """Ordered by name."""
+    joint: bool = False
+    """A change of voters is under way, and both the old and the new majority decide."""
+    pending: str | None = None
+    """The change of members that is under way or waits for somebody to catch up, in words."""
 
     @property
     def leader(self) -> MemberReport | None:
         """The leader's report, if there is a leader and it is a member."""
         return next((member for member in self.members if member.id == self.leader_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumReport:
+    """What a configuration means. Names are in order."""
+
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    size: int
+    """How many voters decide."""
+    tolerates: int
+    """How many voters may fail."""
+    live: int
+    """Voters that the leader hears just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipChanged:
+    """What a change of members came to, or (``dry_run``) would come to."""
+
+    name: str
+    """Whom it was about."""
+    id: int
+    peer_addr: str
+    index: int
+    """Where the configuration was committed; 0 in a dry run."""
+    member: bool
+    """It belongs to the cluster now."""
+    voter: bool
+    promotes: bool
+    """It is a learner, and will vote when it has caught up."""
+    replaces: str | None
+    """Who leaves when it does."""
+    before: QuorumReport
+    after: QuorumReport
+    """When everything has been done, a promotion included."""
+    dry_run: bool
+    refused: str | None = None
+    """Dry run only: why it would be refused; ``hint``: what to do instead."""
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,15 @@ class RaftLog:
     def configuration_index(self) -> int:
         return self.configurations[-1][0]
 
+    @property
+    def committed_configuration(self) -> tuple[int, Configuration]:
+        """The newest configuration that is known to be committed, and since which index it is in force. (Behind a
+        snapshot that is the snapshot's: it was in force there, perhaps for longer.)"""
+        for item in reversed(self.configurations):
+            if item[0] <= self.commit_index:
+                return item
+        raise InvariantViolation("the log begins with a configuration that is not committed")
+
     def configurations_in_doubt(self) -> list[Configuration]:
         """Those any of which may turn out to be in force: the newest one committed and all after it, newest first."""
         found = []

@@ -10,7 +10,7 @@ Pure functions: the leader calls them, appends what they return, and the log doe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lattice_core.raft.errors import Refused
 from lattice_core.raft.types import Configuration, Member, NodeId
@@ -21,8 +21,9 @@ class MembershipChange:
     """What should be true afterwards; parts may be combined (a replacement adds and removes at once)."""
 
     add_voters: tuple[Member, ...] = ()
-    """New servers, or learners to promote, that shall vote."""
+    """New servers, or learners to promote, that shall vote. Their ``promotion`` is over, so it is dropped."""
     add_learners: tuple[Member, ...] = ()
+    """New learners, or learners whose ``promotion`` shall be another."""
     remove: frozenset[NodeId] = frozenset()
 
 
@@ -41,7 +42,7 @@ def next_configuration(current: Configuration, change: MembershipChange) -> Conf
     learners = set(current.learners) - change.remove
     for member in _distinct(change.add_voters + change.add_learners):
         known = members.get(member.id)
-        if known is not None and known != member:
+        if known is not None and (known.name, known.peer_addr) != (member.name, member.peer_addr):
             raise Refused(f"member id {member.id:016x} is already {known.name} at {known.peer_addr}")
         if known is None:
             for other in members.values():
@@ -55,6 +56,7 @@ def next_configuration(current: Configuration, change: MembershipChange) -> Conf
     for member in change.add_voters:
         if member.id in change.remove:
             raise Refused(f"{member.name} cannot be added and removed at once")
+        members[member.id] = replace(member, promotion=None)
         voters.add(member.id)
         learners.discard(member.id)
     for member in change.add_learners:
@@ -65,7 +67,7 @@ def next_configuration(current: Configuration, change: MembershipChange) -> Conf
         learners.add(member.id)
     if not voters:
         raise Refused("the last voter cannot be removed")
-    if voters == current.voters and learners == current.learners:
+    if voters == current.voters and learners == current.learners and tuple(members.values()) == current.members:
         raise Refused("nothing would change")
     outgoing = current.voters if voters != current.voters else frozenset()
     keep = voters | learners | outgoing

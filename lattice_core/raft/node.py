@@ -159,6 +159,11 @@ class RaftNode:
         return self.log.configuration_index
 
     @property
+    def committed_configuration(self) -> tuple[int, Configuration]:
+        """The newest configuration known to be committed, and an index at which it is in force."""
+        return self.log.committed_configuration
+
+    @property
     def commit_index(self) -> int:
         return self.log.commit_index
 

@@ -22,12 +22,26 @@ ENTRY_OVERHEAD_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Promotion:
+    """What is meant to become of a learner when it has caught up: it votes, perhaps in place of another.
+
+    The consensus core only carries it, in the log with the member, so that whoever leads next knows it too;
+    to act on it is the driver's business.
+    """
+
+    replaces: NodeId | None = None
+    """Who leaves in the same joint change that makes the learner a voter."""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A server that takes part in the cluster, with what others need to reach it."""
 
     id: NodeId
     name: str
     peer_addr: str
+    promotion: Promotion | None = None
+    """Learners only. None: a voter, or a learner that stays one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,8 @@ class Configuration:
     Invariants, checked on construction:
       * a member is never voter (incoming) and learner at once;
       * every id in the three sets has its :class:`Member`, and no member is in none of them;
-      * ids, names and peer addresses are unique.
+      * ids, names and peer addresses are unique;
+      * only a learner waits to be promoted.
     """
 
     members: tuple[Member, ...]
@@ -63,6 +78,8 @@ class Configuration:
             raise ValueError("a member cannot be voter and learner at once")
         if self.voters | self.voters_outgoing | self.learners != by_id.keys():
             raise ValueError("members and voter/learner sets do not name the same ids")
+        if any(member.promotion is not None and member.id not in self.learners for member in self.members):
+            raise ValueError("only a learner can be waiting for its promotion")
 
     @classmethod
     def of_voters(cls, members: Iterable[Member]) -> Configuration:

@@ -32,7 +32,7 @@ from lattice_core.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from lattice_core.raft.types import Configuration, Entry, Member, SnapshotMeta
+from lattice_core.raft.types import Configuration, Entry, Member, Promotion, SnapshotMeta
 from lattice_core.rpc.pb import raft_pb2
 
 MESSAGE_OVERHEAD_BYTES = 96
@@ -73,7 +73,17 @@ def configuration_to_pb(configuration: Configuration) -> raft_pb2.Configuration:
 
 
 def member_to_pb(member: Member) -> raft_pb2.Member:
-    return raft_pb2.Member(id=member.id, name=member.name, peer_addr=member.peer_addr)
+    wire = raft_pb2.Member(id=member.id, name=member.name, peer_addr=member.peer_addr)
+    if member.promotion is not None:
+        wire.promotion.CopyFrom(raft_pb2.Promotion(replaces=member.promotion.replaces))
+    return wire
+
+
+def member_from_pb(wire: raft_pb2.Member) -> Member:
+    promotion = None
+    if wire.HasField("promotion"):
+        promotion = Promotion(wire.promotion.replaces if wire.promotion.HasField("replaces") else None)
+    return Member(wire.id, wire.name, wire.peer_addr, promotion)
 
 
 def _entry_to_pb(entry: Entry) -> raft_pb2.Entry:
@@ -222,7 +232,7 @@ def configuration_from_pb(wire: raft_pb2.Configuration) -> Configuration:
     """The configuration. Raises MalformedMessage where it breaks a configuration's invariants."""
     try:
         return Configuration(
-            members=tuple(Member(id=each.id, name=each.name, peer_addr=each.peer_addr) for each in wire.members),
+            members=tuple(map(member_from_pb, wire.members)),
             voters=frozenset(wire.voters),
             voters_outgoing=frozenset(wire.voters_outgoing),
             learners=frozenset(wire.learners),

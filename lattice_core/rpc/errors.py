@@ -85,11 +85,20 @@ def to_detail(error: LatticeError, *, leader: kv_pb2.LeaderHint | None = None) -
         detail.actual = error.actual
     if isinstance(error, RevisionCompacted):
         detail.compacted_revision = error.compacted_revision
+    elif error.hint is not None and error.hint != error.default_hint:
+        detail.hint = error.hint
     return detail
 
 
 def from_detail(detail: kv_pb2.ErrorDetail) -> LatticeError:
     """The exception for a detail; never raises, whatever the sender wrote."""
+    error = _from_code(detail)
+    if detail.hint:
+        error.hint = detail.hint
+    return error
+
+
+def _from_code(detail: kv_pb2.ErrorDetail) -> LatticeError:
     message = detail.message
     if not message and detail.code in _STATUS:
         message = kv_pb2.ErrorCode.Name(detail.code)

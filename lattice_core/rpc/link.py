@@ -81,6 +81,11 @@ class PeerLink:
         """The peer is up: try again at once if a wait is on."""
         self._nudge.set()
 
+    def dial(self) -> None:
+        """Have a stream although nothing waits to be said: the hellos themselves may bring news."""
+        if not self.connected:
+            self._outbox.wake()
+
     async def close(self) -> None:
         """End the stream and the task. Safe to repeat."""
         task, self._task = self._task, None

@@ -63,6 +63,10 @@ class Outbox:
         if not self._waiting.is_set():
             self._waiting.set()
 
+    def wake(self) -> None:
+        """End the consumer's wait although there is nothing to take."""
+        self._waiting.set()
+
     async def wait(self) -> None:
         """Return when there is something to take."""
         await self._waiting.wait()

@@ -9,6 +9,11 @@ bound, durably, and passed on in every hello. Another one later means that the d
 replaced under its old id (SAFETY 22): such a server has forgotten votes and acknowledgements that others
 count on, and must come back as a new member.
 
+Who was removed while it was down still has a configuration that names it, and asks for votes that nobody gives.
+So a hello says up to which index its sender knows itself to be a member, and whoever knows a *later, committed*
+configuration without it answers REMOVED. Ids are never used twice, so that is certain; a member that merely lags
+behind, and has not heard of a new one yet, knows no later configuration and says nothing of the kind.
+
 Limits: a directory that is lost before anybody but one member met it, while that one member is cut off,
 is not recognised. Such a loss is a second failure beside the first, which three members do not survive.
 """
@@ -46,6 +51,8 @@ class Refusal(enum.Enum):
     """Who is refused comes with another data directory than the one known: it must stop."""
     SELF = "self"
     """Who refuses has just learned that of itself; the one it refuses has done nothing wrong."""
+    REMOVED = "removed"
+    """Who is refused is no member any more: it must stop, for good."""
 
 
 REFUSAL_METADATA_KEY = "lattice-refusal"
@@ -71,6 +78,8 @@ class LocalIdentity:
     peer_addr: str
     version: str
     incarnation: int
+    joined_index: int = 0
+    """The index of a committed configuration that made it a member; 0: it is one of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +112,21 @@ class PeerDirectory:
         local: LocalIdentity,
         book: IncarnationBook,
         configuration: Callable[[], Configuration],
+        committed: Callable[[], tuple[int, Configuration]],
         on_disowned: Callable[[str], None],
+        on_removed: Callable[[str], None],
     ) -> None:
-        """``on_disowned`` is called with the reason when a member holds another incarnation for *our* id."""
+        """``configuration`` is the one in force, ``committed`` the newest committed one and its index.
+
+        ``on_disowned`` is called with the reason when a member holds another incarnation for *our* id,
+        ``on_removed`` when one knows that this member was removed.
+        """
         self.local = local
         self._book = book
         self._configuration = configuration
+        self._committed = committed
         self._on_disowned = on_disowned
+        self._on_removed = on_removed
         self._peers: dict[NodeId, PeerInfo] = {}
         self._logged: dict[str, float] = {}
 
@@ -131,6 +148,18 @@ class PeerDirectory:
         peer = self._peers.get(node_id)
         return peer.client_addr if peer is not None else ""
 
+    def known_incarnation(self, node_id: NodeId) -> int | None:
+        """Of the data directory that belongs to that id; None: nobody has come with one yet."""
+        return self._book.known().get(node_id)
+
+    async def bind(self, node_id: NodeId, incarnation: int) -> None:
+        """Let that id belong to the directory of that incarnation from now on; durable on return."""
+        await self._book.bind({node_id: incarnation})
+
+    def _member_at_index(self) -> int:
+        at, committed = self._committed()
+        return max(self.local.joined_index, at if self.local.node_id in committed else 0)
+
     def hello(self, to: NodeId) -> raft_pb2.Hello:
         local = self.local
         return raft_pb2.Hello(
@@ -147,6 +176,7 @@ class PeerDirectory:
                 raft_pb2.Incarnation(node_id=node_id, incarnation=incarnation)
                 for node_id, incarnation in sorted(self._book.known().items())
             ],
+            member_at_index=self._member_at_index(),
         )
 
     async def admit(self, hello: raft_pb2.Hello, *, expected: NodeId | None) -> PeerInfo:
@@ -194,6 +224,14 @@ class PeerDirectory:
             raise HelloRefused(Refusal.MEMBER, f"{speaker} claims an id that cannot be its own")
         if expected is not None and hello.node_id != expected:
             raise HelloRefused(Refusal.MEMBER, f"{speaker} answered where member {expected:016x} should be")
+        at, committed = self._committed()
+        # Not where we dialled: a leader that reaches for somebody who is leaving wants to tell it so itself.
+        if expected is None and at > hello.member_at_index and hello.node_id not in committed:
+            raise HelloRefused(
+                Refusal.REMOVED,
+                f"{hello.name} was removed from the cluster: it is in the configuration of index "
+                f"{hello.member_at_index}, and no longer in that of index {at}",
+            )
         member = self._configuration().member(hello.node_id)
         if member is not None and member.name != hello.name:
             raise HelloRefused(
@@ -221,6 +259,8 @@ class PeerDirectory:
             self._on_disowned(
                 disowned_text(self.local.name, self.local.incarnation, self.name_of(peer) + " refused it")
             )
+        elif kind == Refusal.REMOVED.value:
+            self._on_removed(f"{self.name_of(peer)} says: {text}")
 
     def log_refusal(self, line: str) -> None:
         """Log a refusal; the same one again at most once a minute, for its cause keeps retrying."""

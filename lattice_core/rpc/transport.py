@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, KeysView, Sequence
 from typing import Any
 
 import grpc
@@ -83,11 +83,17 @@ class PeerTransport:
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def set_configuration(self, configuration: Configuration) -> None:
-        """Have a link for each other member, at its address; drop those of members that are gone."""
+    def set_configuration(self, configuration: Configuration, leaving: Collection[NodeId] = ()) -> None:
+        """Have a link for each other member, at its address; drop those of members that are gone.
+
+        ``leaving``: those who are not in the configuration any more and have yet to be told so keep their link.
+        """
         if self._closed:
             return
         wanted = {member.id: member.peer_addr for member in configuration.members if member.id != self._local_id}
+        for peer in leaving:
+            if peer in self._links:
+                wanted.setdefault(peer, self._links[peer].addr)
         for peer in [peer for peer, link in self._links.items() if wanted.get(peer) != link.addr]:
             self._close_later(self._links.pop(peer))
         for peer, addr in wanted.items():
@@ -107,6 +113,17 @@ class PeerTransport:
             link = self._links.get(message.to)
             if link is not None:
                 link.send(message)
+
+    def reach_out(self) -> None:
+        """Dial every peer that there is no stream to."""
+        for peer, link in self._links.items():
+            if peer not in self._inbound:
+                link.dial()
+
+    @property
+    def peers(self) -> KeysView[NodeId]:
+        """Whom there is a link for."""
+        return self._links.keys()
 
     def connected(self, peer: NodeId) -> bool:
         """Whether a stream with this peer is up, in either direction."""

@@ -10,6 +10,12 @@ an error which names both values; they are never silently one or the other.
 Order of making a directory: lock, log (with the first configuration as a snapshot mark at index 0),
 identity, incarnation. A crash in between leaves an unfinished creation, which the next start recognises
 by its pristine log, and begins again.
+
+A directory that joins a running cluster is made in another order: lock, incarnation, then (joining.py) the cluster is
+asked, then log, identity. Its first configuration is empty: it knows of no voters, so it cannot campaign, until log
+or snapshot bring it the cluster's own.
+
+A directory whose member was removed holds a mark that says so (:func:`mark_removed`), and is refused from then on.
 """
 
 from __future__ import annotations
@@ -22,17 +28,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lattice_core.config import NodeConfig
-from lattice_core.errors import IdentityMismatch, StorageDamaged
+from lattice_core.errors import ConfigurationError, IdentityMismatch, ServerRemoved, StorageDamaged
 from lattice_core.kv import HistoryLimits, SessionLimits, StateMachine
+from lattice_core.raft.log import NO_CONFIGURATION
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, HardState, Member, NodeId, RecoveredState, SnapshotMeta
 from lattice_core.rpc.link import greet
 from lattice_core.rpc.peers import PeerDirectory
 from lattice_core.server.clock import now_ns
-from lattice_core.server.incarnations import Incarnations
+from lattice_core.server.incarnations import Incarnations, replace_file
 from lattice_core.server.snapshot_files import Snapshot, set_aside
 from lattice_core.storage.filesystem import FileSystem, join
-from lattice_core.storage.identity import DataDirectory, Identity
+from lattice_core.storage.identity import REMOVED, REMOVED_ASIDE, DataDirectory, Identity
 from lattice_core.storage.recovery import DAMAGE_HINT
 from lattice_core.storage.restart import restart
 from lattice_core.storage.snapshots import SnapshotReader
@@ -61,7 +68,7 @@ class OpenedNode:
     machine: list[StateMachine]
     """One, as of the snapshot, or a new one; until :meth:`take_machine`."""
     locked_ns: int
-    """When the directory became this process's: whatever a former one promised (SAFETY 41), it promised before."""
+    """Soon after the directory became this process's: what a former one promised (SAFETY 41), it promised before."""
 
     def take_machine(self) -> StateMachine:
         """The state machine, once: what is kept here would stay in memory after another has taken its place."""
@@ -107,37 +114,138 @@ def open_node(config: NodeConfig, fs: FileSystem, *, before_making: Callable[[],
     Raises DirectoryInUse, IdentityMismatch, ConfigurationError, StorageDamaged, StorageFailed.
     """
     directory = DataDirectory.open(fs, config.data_dir)
-    locked_ns = now_ns()
     try:
-        if directory.identity is None:
-            if before_making is not None:
-                before_making()
-            return _create(config, fs, directory, locked_ns)
-        return _reopen(config, fs, directory, directory.identity, locked_ns)
+        return open_in(directory, config, fs, before_making=before_making)
     except BaseException:
         directory.close()
         raise
 
 
-def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory, locked_ns: int) -> OpenedNode:
-    members = config.initial_cluster or {config.name: config.peer_addr}
-    salt = "" if len(members) > 1 else f"#{secrets.token_hex(16)}"
-    cluster_id = cluster_id_of(members, salt)
-    node_id = node_id_of(cluster_id, config.name)
-    mark = SnapshotMeta(0, 0, first_configuration(members, cluster_id))
+def open_in(
+    directory: DataDirectory, config: NodeConfig, fs: FileSystem, *, before_making: Callable[[], None] | None = None
+) -> OpenedNode:
+    """The same for a directory that is locked already; on an error it stays so."""
+    if directory.identity is not None:
+        return _reopen(config, fs, directory, directory.identity)
+    if Incarnations.load(fs, directory.path) is not None:
+        raise ConfigurationError(
+            f"{directory.path} was made to join a cluster and has not joined it yet",
+            hint="start it with --join H:P once more, or use another data directory",
+        )
+    if before_making is not None:
+        before_making()
+    return _create(config, fs, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the cluster answers to a server that asks to join it."""
+
+    cluster_id: int
+    node_id: NodeId
+    index: int
+    """Of a committed configuration with that member."""
+    configuration: Configuration
+
+
+def incarnation_to_join(fs: FileSystem, directory: DataDirectory) -> Incarnations:
+    """The number by which a directory without identity is known, drawn by the first attempt; durable on return."""
+    return Incarnations.load(fs, directory.path) or Incarnations.create(fs, directory.path)
+
+
+def create_joined(
+    directory: DataDirectory, config: NodeConfig, fs: FileSystem, incarnations: Incarnations, admission: Admission
+) -> OpenedNode:
+    """Make the directory the member's that the cluster has just admitted. Blocking. Raises StorageFailed."""
+    others = (member for member in admission.configuration.members if member.id != admission.node_id)
+    incarnations.meet(tuple(Member(member.id, member.name, member.peer_addr) for member in others))
+    identity = Identity(
+        admission.cluster_id,
+        admission.node_id,
+        config.name,
+        config.peer_addr,
+        config.client_addr,
+        joined_index=admission.index,
+    )
+    wal = _make(directory, config, fs, identity, NO_CONFIGURATION)
+    log.info(
+        "new data directory %s: member %s (%016x), joining cluster %016x at index %d",
+        directory.path,
+        config.name,
+        identity.node_id,
+        identity.cluster_id,
+        admission.index,
+    )
+    recovered = RecoveredState(snapshot=SnapshotMeta(0, 0, NO_CONFIGURATION))
+    return OpenedNode(
+        directory,
+        identity,
+        wal,
+        recovered,
+        None,
+        incarnations,
+        fresh=True,
+        fs=fs,
+        machine=[_new_machine(config)],
+        locked_ns=now_ns(),
+    )
+
+
+def mark_removed(fs: FileSystem, path: str, name: str, reason: str) -> None:
+    """Let no node start in this directory again; durable on return. Raises StorageFailed."""
+    replace_file(fs, path, REMOVED, REMOVED_ASIDE, f"{name} was removed from its cluster: {reason}\n".encode())
+
+
+def _refuse_removed(fs: FileSystem, directory: DataDirectory, identity: Identity) -> None:
+    if fs.exists(join(directory.path, REMOVED)):
+        raise removed_error(identity.node_name, f"{directory.path} is of no use any more")
+
+
+def removed_error(name: str, why: str) -> ServerRemoved:
+    return ServerRemoved(
+        f"{name} was removed from its cluster, for good: {why}",
+        hint=f"lattice start --name {name} --data-dir NEW_DIRECTORY ... --join H:P, to join again as a new member",
+    )
+
+
+def _make(
+    directory: DataDirectory, config: NodeConfig, fs: FileSystem, identity: Identity, first: Configuration
+) -> Wal:
+    """Log, then identity."""
     birth = Persist(
         sequence=1,
         hard_state=None,
-        snapshot=mark,
+        snapshot=SnapshotMeta(0, 0, first),
         truncate_from=None,
         entries=(),
         commit_hint=None,
         messages=(),
     )
-    wal = Wal.create(fs, directory.wal_path, cluster_id, node_id, segment_bytes=config.segment_bytes, initial=birth)
+    wal = Wal.create(
+        fs,
+        directory.wal_path,
+        identity.cluster_id,
+        identity.node_id,
+        segment_bytes=config.segment_bytes,
+        initial=birth,
+    )
     try:
-        identity = Identity(cluster_id, node_id, config.name, config.peer_addr, config.client_addr)
         directory.write_identity(identity)
+    except BaseException:
+        wal.close()
+        raise
+    return wal
+
+
+def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> OpenedNode:
+    members = config.initial_cluster or {config.name: config.peer_addr}
+    salt = "" if len(members) > 1 else f"#{secrets.token_hex(16)}"
+    cluster_id = cluster_id_of(members, salt)
+    node_id = node_id_of(cluster_id, config.name)
+    mark = SnapshotMeta(0, 0, first_configuration(members, cluster_id))
+    identity = Identity(cluster_id, node_id, config.name, config.peer_addr, config.client_addr)
+    wal = _make(directory, config, fs, identity, mark.configuration)
+    try:
         incarnations = Incarnations.create(fs, directory.path)
     except BaseException:
         wal.close()
@@ -161,7 +269,7 @@ def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory, locked
         fresh=True,
         fs=fs,
         machine=[_new_machine(config)],
-        locked_ns=locked_ns,
+        locked_ns=now_ns(),
     )
 
 
@@ -174,9 +282,9 @@ def _new_machine(config: NodeConfig) -> StateMachine:
     return StateMachine(history=_history(config), session_limits=SessionLimits())
 
 
-def _reopen(
-    config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity, locked_ns: int
-) -> OpenedNode:
+def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity) -> OpenedNode:
+    locked_ns = now_ns()
+    _refuse_removed(fs, directory, identity)
     identity.require(directory.path, node_name=config.name, peer_addr=config.peer_addr)
     if len(config.initial_cluster) > 1:
         asked = cluster_id_of(config.initial_cluster)

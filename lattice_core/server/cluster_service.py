@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from lattice_core.rpc.errors import to_detail
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.rpc.snapshot_stream import PIECE_BYTES, PIECE_PAUSE_SECONDS
 from lattice_core.server.kv_service import abort
+from lattice_core.server.membership_requests import MembershipRequests
 from lattice_core.server.node import Node
 from lattice_core.server.snapshot_files import Snapshot
 
@@ -34,6 +36,7 @@ class ClusterService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._changes = MembershipRequests(node)
         self._saving = 0
 
     async def node_status(self, _request: cluster_pb2.NodeStatusRequest, _context: Any) -> raft_pb2.MemberStatus:
@@ -45,7 +48,12 @@ class ClusterService:
         node = self._node
         timeout = min(request.timeout_seconds or STATUS_TIMEOUT_SECONDS, MAX_STATUS_TIMEOUT_SECONDS)
         configuration = node.core.configuration
-        statuses = await asyncio.gather(*(self._status_of(member.id, timeout) for member in configuration.members))
+        statuses: list[raft_pb2.MemberStatus | None]
+        if request.addresses_only:
+            statuses = [None] * len(configuration.members)
+        else:
+            statuses = await asyncio.gather(*(self._status_of(member.id, timeout) for member in configuration.members))
+        silence = _silence(statuses, node.core.leader_id)
         response = cluster_pb2.ClusterStatusResponse(
             cluster_id=node.peers.local.cluster_id,
             leader_id=node.core.leader_id,
@@ -61,7 +69,10 @@ class ClusterService:
                     learner=member.id in configuration.learners,
                     status=status,
                     client_addr=status.client_addr if status is not None else node.peers.client_addr_of(member.id),
-                    unreachable_seconds=None if status is not None else node.transport.down_seconds(member.id),
+                    # The leader never stops trying, so it knows best since when.
+                    unreachable_seconds=None
+                    if status is not None or request.addresses_only
+                    else silence.get(member.id, node.transport.down_seconds(member.id)),
                 )
             )
         return response
@@ -91,6 +102,32 @@ class ClusterService:
             term=term,
             milliseconds=(time.perf_counter() - began) * 1000,
         )
+
+    async def add_server(self, request: cluster_pb2.AddServerRequest, context: Any) -> cluster_pb2.MembershipResponse:
+        return await self._change(self._changes.add(request), context)
+
+    async def remove_server(
+        self, request: cluster_pb2.RemoveServerRequest, context: Any
+    ) -> cluster_pb2.MembershipResponse:
+        return await self._change(self._changes.remove(request), context)
+
+    async def replace_server(
+        self, request: cluster_pb2.ReplaceServerRequest, context: Any
+    ) -> cluster_pb2.MembershipResponse:
+        return await self._change(self._changes.replace(request), context)
+
+    async def promote_server(
+        self, request: cluster_pb2.PromoteServerRequest, context: Any
+    ) -> cluster_pb2.MembershipResponse:
+        return await self._change(self._changes.promote(request), context)
+
+    async def _change(
+        self, change: Coroutine[Any, Any, cluster_pb2.MembershipResponse], context: Any
+    ) -> cluster_pb2.MembershipResponse:
+        try:
+            return await change
+        except LatticeError as error:
+            await abort(context, to_detail(error))
 
     async def take_snapshot(
         self, _request: cluster_pb2.TakeSnapshotRequest, context: Any
@@ -154,6 +191,16 @@ class ClusterService:
                 "TransferLeader": unary(
                     self.transfer_leader, cluster_pb2.TransferLeaderRequest, cluster_pb2.TransferLeaderResponse
                 ),
+                "AddServer": unary(self.add_server, cluster_pb2.AddServerRequest, cluster_pb2.MembershipResponse),
+                "RemoveServer": unary(
+                    self.remove_server, cluster_pb2.RemoveServerRequest, cluster_pb2.MembershipResponse
+                ),
+                "ReplaceServer": unary(
+                    self.replace_server, cluster_pb2.ReplaceServerRequest, cluster_pb2.MembershipResponse
+                ),
+                "PromoteServer": unary(
+                    self.promote_server, cluster_pb2.PromoteServerRequest, cluster_pb2.MembershipResponse
+                ),
                 "TakeSnapshot": unary(
                     self.take_snapshot, cluster_pb2.TakeSnapshotRequest, cluster_pb2.TakeSnapshotResponse
                 ),
@@ -164,3 +211,11 @@ class ClusterService:
                 ),
             },
         )
+
+
+def _silence(statuses: Sequence[raft_pb2.MemberStatus | None], leader_id: int | None) -> dict[int, float]:
+    """For how long the leader has not heard each other member, if its status is among these."""
+    for status in statuses:
+        if status is not None and status.node_id == leader_id:
+            return {progress.node_id: progress.seconds_since_heard for progress in status.progress}
+    return {}

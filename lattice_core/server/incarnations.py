@@ -2,6 +2,10 @@
 
 See lattice_core/rpc/peers.py for what they are for (SAFETY 22). A small JSON file with a checksum, replaced
 as a whole: written aside, fsynced, renamed, directory fsynced (SAFETY 20).
+
+A directory that joins a cluster has this file before anything else, identity included: so a join that was cut
+short and is begun again is recognised as the same one. It also holds whom the joiner was told of (``contacts``):
+until a log has come, they are all that it knows of its cluster.
 """
 
 from __future__ import annotations
@@ -15,24 +19,25 @@ from typing import Any
 import google_crc32c
 
 from lattice_core.errors import StorageDamaged
-from lattice_core.raft.types import NodeId
+from lattice_core.raft.types import Member, NodeId
 from lattice_core.storage.filesystem import FileSystem, join
+from lattice_core.storage.identity import PEERS, PEERS_ASIDE
 from lattice_core.storage.recovery import DAMAGE_HINT
 
 FORMAT_VERSION = 1
-
-_FILE = "peers"
-_ASIDE = "peers.tmp"
 
 
 class Incarnations:
     """Implements lattice_core.rpc.peers.IncarnationBook. Lives on the loop; writes in a worker thread."""
 
-    def __init__(self, fs: FileSystem, directory: str, own: int, known: dict[NodeId, int]) -> None:
+    def __init__(
+        self, fs: FileSystem, directory: str, own: int, known: dict[NodeId, int], contacts: tuple[Member, ...] = ()
+    ) -> None:
         """For :meth:`create` and :meth:`load` only."""
         self._fs = fs
         self._directory = directory
         self.own = own
+        self.contacts = contacts
         self._known = known
         self._writing = asyncio.Lock()
 
@@ -46,7 +51,7 @@ class Incarnations:
     @classmethod
     def load(cls, fs: FileSystem, directory: str) -> Incarnations | None:
         """What the directory holds; None if it has no such file. Raises StorageDamaged, StorageFailed."""
-        path = join(directory, _FILE)
+        path = join(directory, PEERS)
         try:
             file = fs.open_read_only(path)
         except FileNotFoundError:
@@ -62,9 +67,18 @@ class Incarnations:
                 raise ValueError("its checksum or version is wrong")
             own = int(document["incarnation"], 16)
             known = {int(node_id, 16): int(number, 16) for node_id, number in document["known"].items()}
+            contacts = tuple(
+                Member(int(each["id"], 16), str(each["name"]), str(each["peer_addr"]))
+                for each in document.get("contacts", ())
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageDamaged(f"{path} is damaged: {error}", path=path, offset=0, hint=DAMAGE_HINT) from error
-        return cls(fs, directory, own, known)
+        return cls(fs, directory, own, known, contacts)
+
+    def meet(self, contacts: tuple[Member, ...]) -> None:
+        """Remember whom to turn to; durable on return. Blocking: before the node runs."""
+        self.contacts = contacts
+        self._write(self._known)
 
     def known(self) -> Mapping[NodeId, int]:
         return self._known
@@ -82,17 +96,27 @@ class Incarnations:
             "incarnation": f"{self.own:016x}",
             "known": {f"{node_id:016x}": f"{number:016x}" for node_id, number in sorted(known.items())},
         }
+        if self.contacts:
+            document["contacts"] = [
+                {"id": f"{member.id:016x}", "name": member.name, "peer_addr": member.peer_addr}
+                for member in self.contacts
+            ]
         document["crc32c"] = _crc(document)
-        aside = join(self._directory, _ASIDE)
-        file = self._fs.open(aside, create=True)
-        try:
-            file.truncate(0)
-            file.write_at(0, (json.dumps(document, indent=2) + "\n").encode())
-            file.datasync()
-        finally:
-            file.close()
-        self._fs.rename(aside, join(self._directory, _FILE))
-        self._fs.sync_dir(self._directory)
+        replace_file(self._fs, self._directory, PEERS, PEERS_ASIDE, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def replace_file(fs: FileSystem, directory: str, name: str, aside_name: str, data: bytes) -> None:
+    """Make ``name`` hold ``data``, at once or not at all; durable on return (SAFETY 20). Raises StorageFailed."""
+    aside = join(directory, aside_name)
+    file = fs.open(aside, create=True)
+    try:
+        file.truncate(0)
+        file.write_at(0, data)
+        file.datasync()
+    finally:
+        file.close()
+    fs.rename(aside, join(directory, name))
+    fs.sync_dir(directory)
 
 
 def _crc(document: Mapping[str, Any]) -> str:

@@ -35,9 +35,10 @@ from lattice_core.rpc.pb import raft_pb2
 from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
-from lattice_core.server.bootstrap import OpenedNode, introduce
+from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
 from lattice_core.server.hints import Hints
+from lattice_core.server.membership import Membership
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
@@ -84,10 +85,13 @@ class Node:
                 peer_addr=identity.peer_addr,
                 version=__version__,
                 incarnation=opened.incarnations.own,
+                joined_index=identity.joined_index,
             ),
             opened.incarnations,
-            lambda: self.core.configuration,
+            lambda: self.membership.known_configuration,
+            lambda: self.core.committed_configuration,
             self._disowned,
+            self._removed,
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
@@ -103,6 +107,15 @@ class Node:
         self.reads = Reads(self.core, self.machine, self.hints, self.loop.kick, self.stale_seconds)
         self.applier = Applier(self.machine, self.proposals, clock)
         self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
+        self.membership = Membership(
+            config,
+            self.core,
+            self.loop,
+            self.transport,
+            self.peers,
+            opened.incarnations.contacts,
+            self._removed,
+        )
         self.snapshots = Snapshots(
             config,
             opened.fs,
@@ -140,15 +153,31 @@ class Node:
         Raises IdentityMismatch if another data directory is known under this member's name.
         """
         if self._opened.fresh:
-            await introduce(self.peers, self.core.configuration)
+            await introduce(self.peers, self.membership.known_configuration)
             if self.failed.done():
                 raise self.failed.result()
         self.storage.start()
         self.transport.open()
-        self.transport.set_configuration(self.core.configuration)
+        self.membership.start()
         self.loop.start()
         if self.core.configuration.all_voters == {self.core.id}:
             await self._settled()
+
+    async def caught_up_with_join(self) -> None:
+        """Wait until everything is applied that was committed when this member joined its cluster: what it answers is
+        then no older than itself. At once, but for the first start of a member that joined a running cluster.
+
+        Raises what keeps it from going on.
+        """
+        joined = self._opened.identity.joined_index
+        if self.machine.applied_index < joined:
+            log.info("catching up to index %d before serving", joined)
+        while self.machine.applied_index < joined:
+            if self.failed.done():
+                raise self.failed.result()
+            if self.loop.stopped:
+                raise Unavailable("this member is stopping")
+            await self.loop.next_pass()
 
     async def _settled(self) -> None:
         """A cluster of one needs nobody to elect it: wait for that, so that "ready" means ready to write."""
@@ -162,6 +191,7 @@ class Node:
     async def stop(self) -> None:
         """End everything that start began, write what is waiting, close the log. Safe to repeat."""
         self.loop.stop()
+        await self.membership.close()
         self.proposals.abandon()
         self.reads.abandon()
         await self.snapshots.close()
@@ -207,6 +237,16 @@ class Node:
     def _disowned(self, reason: str) -> None:
         self._fatal(IdentityMismatch(reason))
 
+    def _removed(self, why: str) -> None:
+        """This server is no member any more: it must not start again as if it were. Blocks: it is the end."""
+        if self.failed.done():
+            return
+        try:
+            mark_removed(self._opened.fs, self._opened.directory.path, self.config.name, why)
+        except (LatticeError, OSError) as error:
+            log.error("the data directory could not be marked as removed: %s", error)
+        self._fatal(removed_error(self.config.name, why))
+
     def _disk_full(self, error: DiskFull | None) -> None:
         """SAFETY 19: nothing is acknowledged meanwhile; reads go on; another leader is better placed."""
         self.proposals.disk_is_full = error is not None
@@ -227,7 +267,7 @@ class Node:
         if isinstance(event, RoleChanged):
             self._role_changed(event)
         elif isinstance(event, ConfigurationChanged):
-            self.transport.set_configuration(event.configuration)
+            self.membership.tend_links()
             raft_log.info("configuration at index %d: %s", event.index, _describe(event.configuration))
         elif isinstance(event, TransferEnded):
             raft_log.info(
@@ -262,25 +302,12 @@ class Node:
         successor takes over; the caller bounds the rest.
         """
         core = self.core
-        if not core.is_leader:
-            detail = self.hints.leader(core.leader_id)
-            if detail is None:
-                raise NoLeader("there is no leader that could hand over")
-            raise NotLeader(
-                f"{self.config.name} is not the leader, {detail.name} is",
-                leader_addr=detail.client_addr or None,
-                leader_name=detail.name,
-            )
-        target: NodeId | None = None
-        if target_name:
-            member = core.configuration.member_named(target_name)
-            if member is None:
-                raise NotAllowed(f"{target_name} is not a member of this cluster")
-            target = member.id
+        self.require_leader()
         try:
+            target = self._transfer_target(target_name) if target_name else None
             chosen = core.transfer_leader(target, now_ns())
         except raft_errors.Refused as error:
-            raise NotAllowed(str(error)) from None
+            raise NotAllowed(str(error), hint="lattice cluster status") from None
         except raft_errors.Busy as error:
             raise Busy(str(error)) from None
         ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -293,6 +320,41 @@ class Node:
         if leader != chosen:
             raise Unavailable(f"{self.peers.name_of(leader)} was elected instead of {self.peers.name_of(chosen)}")
         return self.peers.name_of(leader), core.term
+
+    def require_leader(self) -> None:
+        """Raises NotLeader, with whom to ask, or NoLeader."""
+        if self.core.is_leader:
+            return
+        detail = self.hints.leader(self.core.leader_id)
+        if detail is None:
+            raise NoLeader("there is no leader at the moment; an election may be under way")
+        raise NotLeader(
+            f"{self.config.name} is not the leader, {detail.name} is",
+            leader_addr=detail.client_addr or None,
+            leader_name=detail.name,
+        )
+
+    def _transfer_target(self, name: str) -> NodeId:
+        """Raises NotAllowed for a member that could not take over; trying would only cost an election timeout."""
+        configuration = self.core.configuration
+        member = configuration.member_named(name)
+        voters = sorted((each.name, each.id) for each in configuration.members if each.id in configuration.voters)
+        live = [each for each, node_id in voters if node_id != self.core.id and self.membership.heard(node_id)]
+        instead = f"lattice transfer-leader {live[0]}" if live else "lattice cluster status"
+        if member is None:
+            names = ", ".join(each for each, _ in voters)
+            raise NotAllowed(f"{name!r} is no member of this cluster; its voters are {names}", hint=instead)
+        if member.id == self.core.id:
+            raise NotAllowed(f"{name} leads already", hint=instead)
+        if member.id in configuration.learners:
+            raise NotAllowed(
+                f"{name} is a learner and cannot lead", hint=f"lattice cluster promote {name}, or {instead}"
+            )
+        if not self.membership.heard(member.id):
+            raise NotAllowed(
+                f"{name} does not answer, so it cannot take over; {self.config.name} goes on", hint=instead
+            )
+        return member.id
 
     async def _next_leader(self) -> NodeId:
         """Whoever is known to lead, as soon as somebody is."""
@@ -358,6 +420,7 @@ class Node:
                 match_index=progress.match_index,
                 next_index=progress.next_index,
                 seconds_since_heard=max(0, now - progress.last_heard_ns) / 1e9,
+                **self.snapshots.sender.progress_of(peer),
             )
         return status
 

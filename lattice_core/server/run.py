@@ -24,11 +24,13 @@ from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
-from lattice_core.server.bootstrap import OpenedNode, open_node
+from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.cluster_service import ClusterService
+from lattice_core.server.joining import ask_to_join, joining_handlers
 from lattice_core.server.kv_service import KVService
 from lattice_core.server.node import Node
 from lattice_core.storage.filesystem import FileSystem, RealFileSystem
+from lattice_core.storage.identity import DataDirectory
 
 log = logging.getLogger("lattice.run")
 
@@ -66,8 +68,7 @@ class RunningNode:
     async def start(self) -> None:
         """Open the directory, take the ports, take part. On an error everything is given back."""
         try:
-            # Blocking, on purpose on the loop: nothing else runs here before it is done.
-            self._opened = open_node(self.config, self._fs, before_making=self._require_ports)
+            self._opened = await self._open()
             self.node = Node(self.config, self._opened)
             self._kv = KVService(self.node)
             self._require_ports()
@@ -86,10 +87,39 @@ class RunningNode:
             self._servers = [client_server, peer_server]
             await peer_server.start()
             await self.node.start()
+            await self.node.caught_up_with_join()
             await client_server.start()
             self._started = True
         except BaseException:
             await self.kill()
+            raise
+
+    async def _open(self) -> OpenedNode:
+        """The data directory, made if need be; blocking, on purpose on the loop: nothing else runs here before.
+
+        To make one that joins, the cluster is asked first.
+        """
+        config, fs = self.config, self._fs
+        directory = DataDirectory.open(fs, config.data_dir)
+        try:
+            if directory.identity is not None or not config.join:
+                return open_in(directory, config, fs, before_making=self._require_ports)
+            self._require_ports()
+            incarnations = incarnation_to_join(fs, directory)
+            listener = grpc.aio.server(
+                handlers=[joining_handlers(config, incarnations.own)],
+                options=peer_server_options(),
+                maximum_concurrent_rpcs=MAX_PEER_CALLS,
+            )
+            _bind(listener, config.peer_addr, "--peer-addr")
+            await listener.start()
+            try:
+                admission = await ask_to_join(config, incarnations.own)
+            finally:
+                await listener.stop(STOP_GRACE_SECONDS)
+            return create_joined(directory, config, fs, incarnations, admission)
+        except BaseException:
+            directory.close()
             raise
 
     def _require_ports(self) -> None:
@@ -185,7 +215,14 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, on_signal, number)
     try:
-        await running.start()
+        starting = asyncio.ensure_future(running.start())  # joining and catching up may take their time
+        await asyncio.wait((starting, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            log.info("%s: stopping before it was ready", asked_to_stop.result())
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return 0
+        starting.result()
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: never look at it again
         if ready is not None:

@@ -39,6 +39,8 @@ class SnapshotSender:
         self._peers = peers
         self._sending: dict[NodeId, tuple[int, asyncio.Task[None]]] = {}
         self._pauses: dict[NodeId, float] = {}
+        self._sent: dict[NodeId, tuple[int, int]] = {}
+        """Bytes read of the file under way, and its size."""
 
     def start(self, message: InstallSnapshot) -> None:
         """Send the snapshot that the message names. One that is still under way is of an earlier term."""
@@ -51,6 +53,13 @@ class SnapshotSender:
     def lowest_index(self) -> int | None:
         """Of the snapshots on their way, the oldest's index."""
         return min((index for index, _ in self._sending.values()), default=None)
+
+    def progress_of(self, peer: NodeId) -> dict[str, int]:
+        """How far the snapshot for that follower is, in PeerProgress' words; empty: none is on its way."""
+        if peer not in self._sent:
+            return {}
+        sent, size = self._sent[peer]
+        return {"snapshot_sent_bytes": sent, "snapshot_bytes": size}
 
     async def close(self) -> None:
         tasks = [task for _, task in self._sending.values()]
@@ -94,16 +103,23 @@ class SnapshotSender:
             raise Refused("it is no member any more")
         file, size = await self._files.open(path)
         began = time.perf_counter()
+        self._sent[message.to] = (0, size)
+
+        async def read(offset: int, length: int) -> bytes:
+            self._sent[message.to] = (offset, size)
+            return await self._files.read(file, offset, length)
+
         try:
             await send_snapshot(
                 message.to,
                 member.peer_addr,
                 self._peers,
                 Offer(message.term, message.round, snapshot_name(message.snapshot), size),
-                lambda offset, length: self._files.read(file, offset, length),
+                read,
                 lambda: self._core.is_leader and self._core.term == message.term,
             )
         finally:
+            self._sent.pop(message.to, None)
             self._files.worker.later(file.close)
         log.info(
             "%s has the snapshot at index %d: %d bytes in %.0f ms",

@@ -147,6 +147,8 @@ class Snapshots:
         return (
             self._applier.between_entries
             and 0 < self._applier.applied_index <= self._core.durability.durable_index
+            # A member that joined knows no configuration before the first in its log: a snapshot could not carry it.
+            and bool(self._core.log.configuration_at(self._applier.applied_index).members)
             and not self.installer.busy
         )
 

@@ -4,6 +4,8 @@
 
     DATA/lock          held by the one process that may write here (SAFETY 23)
     DATA/identity      JSON for people, with a CRC for us; written once
+    DATA/peers         this directory's incarnation, and the other members' (written by the server)
+    DATA/removed       there when this member has learned that it is none any more (written by the server)
     DATA/wal/          the log
     DATA/snapshots/    the snapshots
 
@@ -37,7 +39,11 @@ _IDENTITY_ASIDE = "identity.tmp"
 _LOCK = "lock"
 _WAL = "wal"
 _SNAPSHOTS = "snapshots"
-_OURS = frozenset({_IDENTITY, _IDENTITY_ASIDE, _LOCK, _WAL, _SNAPSHOTS})
+PEERS = "peers"
+PEERS_ASIDE = "peers.tmp"
+REMOVED = "removed"
+REMOVED_ASIDE = "removed.tmp"
+_OURS = frozenset({_IDENTITY, _IDENTITY_ASIDE, _LOCK, _WAL, _SNAPSHOTS, PEERS, PEERS_ASIDE, REMOVED, REMOVED_ASIDE})
 _TOLERATED = frozenset({"lost+found"})  # the root of a filesystem of its own has one
 
 
@@ -50,6 +56,8 @@ class Identity:
     node_name: str
     peer_addr: str
     client_addr: str | None = None
+    joined_index: int = 0
+    """The index of the committed configuration that made it a member; 0: it is one of the first."""
 
     def require(
         self,

@@ -36,7 +36,7 @@ import google_crc32c
 import msgpack
 
 from lattice_core.errors import Fatal
-from lattice_core.raft.types import Configuration, Entry, HardState, Member, Payload, SnapshotMeta
+from lattice_core.raft.types import Configuration, Entry, HardState, Member, Payload, Promotion, SnapshotMeta
 
 ENTRY = 1
 HARD_STATE = 2
@@ -252,7 +252,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
     """A configuration as msgpack; equal configurations give equal bytes."""
     encoded: bytes = msgpack.packb(
         {
-            "members": [[member.id, member.name, member.peer_addr] for member in configuration.members],
+            "members": [_encode_member(member) for member in configuration.members],
             "voters": sorted(configuration.voters),
             "outgoing": sorted(configuration.voters_outgoing),
             "learners": sorted(configuration.learners),
@@ -261,11 +261,21 @@ def encode_configuration(configuration: Configuration) -> bytes:
     return encoded
 
 
+def _encode_member(member: Member) -> list[Any]:
+    """``[id, name, address]``; for a learner that is to be promoted a fourth: ``[replaced id or nil]``."""
+    fields: list[Any] = [member.id, member.name, member.peer_addr]
+    return fields if member.promotion is None else [*fields, [member.promotion.replaces]]
+
+
+def _decode_member(member_id: int, name: str, addr: str, promotion: list[int | None] | None = None) -> Member:
+    return Member(member_id, name, addr, None if promotion is None else Promotion(*promotion))
+
+
 def decode_configuration(data: bytes) -> Configuration:
     """The inverse of :func:`encode_configuration`. Raises ValueError, TypeError, KeyError."""
     fields: dict[str, list[Any]] = msgpack.unpackb(data)
     return Configuration(
-        members=tuple(Member(member_id, name, addr) for member_id, name, addr in fields["members"]),
+        members=tuple(_decode_member(*member) for member in fields["members"]),
         voters=frozenset(fields["voters"]),
         voters_outgoing=frozenset(fields["outgoing"]),
         learners=frozenset(fields["learners"]),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cli_fixtures import node, report
 
 from lattice_cli.main import run
 from lattice_cli.options import Globals
@@ -15,54 +21,12 @@ from lattice_core.client import (
     ClusterStatus,
     DeleteResult,
     KeyValue,
-    MemberReport,
+    MembershipChanged,
     NodeStatus,
     PutResult,
     RangeResult,
     Transfer,
 )
-
-
-def node(name: str = "n1", role: str = "leader", **changes: Any) -> NodeStatus:
-    values: dict[str, Any] = {
-        "cluster_id": 0xF8721FD7386F22D0,
-        "node_id": int(name[1:]),
-        "name": name,
-        "client_addr": f"127.0.0.1:740{name[1:]}",
-        "peer_addr": f"127.0.0.1:750{name[1:]}",
-        "role": role,
-        "voter": True,
-        "term": 3,
-        "leader_id": 1,
-        "commit_index": 5000,
-        "applied_index": 5000,
-        "last_index": 5001,
-        "snapshot_index": 4000,
-        "version": "0.1.0",
-        "revision": 77,
-        "state_hash": 5,
-        "keys": 2,
-        "sessions": 1,
-        "log_bytes": 1 << 24,
-        "uptime_seconds": 12.5,
-    }
-    return NodeStatus(**{**values, **changes})
-
-
-def report(status: NodeStatus | None, name: str = "n1", **changes: Any) -> MemberReport:
-    number = name[1:]
-    values: dict[str, Any] = {
-        "id": int(number),
-        "name": name,
-        "peer_addr": f"127.0.0.1:750{number}",
-        "client_addr": f"127.0.0.1:740{number}",
-        "voter": True,
-        "learner": False,
-        "reachable": status is not None,
-        "unreachable_seconds": None,
-        "status": status,
-    }
-    return MemberReport(**{**values, **changes})
 
 
 def every_kind_of_cluster() -> ClusterStatus:
@@ -89,6 +53,8 @@ class MemoryClient:
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     error: BaseException | None = None
     condition_holds: bool = True
+    changed: MembershipChanged | None = None
+    """What the next change of members comes to."""
 
     def __enter__(self) -> MemoryClient:
         return self
@@ -136,6 +102,26 @@ class MemoryClient:
     def transfer_leader(self, name: str | None) -> Transfer:
         self._called("transfer_leader", name)
         return Transfer("n1", name or "n2", 4, 12.3456)
+
+    def add_server(self, name: str, peer_addr: str, **kwargs: Any) -> MembershipChanged:
+        self._called("add_server", name, peer_addr, **kwargs)
+        return self._change()
+
+    def remove_server(self, name: str, **kwargs: Any) -> MembershipChanged:
+        self._called("remove_server", name, **kwargs)
+        return self._change()
+
+    def replace_server(self, old: str, name: str, peer_addr: str, **kwargs: Any) -> MembershipChanged:
+        self._called("replace_server", old, name, peer_addr, **kwargs)
+        return self._change()
+
+    def promote(self, name: str, **kwargs: Any) -> MembershipChanged:
+        self._called("promote", name, **kwargs)
+        return self._change()
+
+    def _change(self) -> MembershipChanged:
+        assert self.changed is not None, "say first what it comes to"
+        return self.changed
 
     def add(self, key: bytes, value: bytes) -> None:
         self.kvs[key] = KeyValue(key, value, 3, 7, 2, None)

@@ -188,6 +188,9 @@ def test_cluster_members(client: Any, lattice: Any) -> None:
         "client_addr": "127.0.0.1:7404",
         "peer_addr": "127.0.0.1:7504",
         "voter": False,
+        "learner": True,
+        "promotes": False,
+        "replaces": None,
     }
     assert "n4\t0000000000000004\tlearner\t127.0.0.1:7404\t127.0.0.1:7504\n" in lattice("cluster", "members")[1]
 

@@ -103,11 +103,6 @@ def test_nobody_there_is_one_line_and_exit_code_3(lattice: Any) -> None:
     assert err.count("\n") == 1
 
 
-def test_joining_is_not_there_yet(lattice: Any) -> None:
-    code, _, err = lattice("start", "--join", "127.0.0.1:1")
-    assert (code, "not there yet" in err) == (4, True)
-
-
 def test_no_command_shows_the_help(lattice: Any) -> None:
     code, out, _ = lattice()
     assert code == 0

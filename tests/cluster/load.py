@@ -96,10 +96,10 @@ class Load:
 
     # -- afterwards ---------------------------------------------------------------------------------
 
-    def account(self) -> None:
-        """Read everything back, linearizably, and compare. After the block."""
+    def account(self, endpoints: str | None = None) -> None:
+        """Read everything back, linearizably, and compare. After the block. ``endpoints``: where members are now."""
         assert not any(thread.is_alive() for thread in self._threads), "a writer is stuck"
-        with Client(self._endpoints, timeout=PATIENCE_SECONDS) as client:
+        with Client(endpoints or self._endpoints, timeout=PATIENCE_SECONDS) as client:
             found = _everything(client, self._prefix)
             counter = client.get(self._counter)
         violations = [*self.violations]

@@ -248,6 +248,8 @@ class LocalCluster:
         peers = {f"n{number + 1}": f"127.0.0.1:{ports[size + number]}" for number in range(size)}
         self.initial_cluster = ",".join(f"{name}={addr}" for name, addr in peers.items())
         self.nodes: dict[str, LocalNode] = {}
+        self.gone: list[LocalNode] = []
+        """Those that were removed, for their logs."""
         for number, (name, peer_addr) in enumerate(peers.items()):
             node = LocalNode(name, f"127.0.0.1:{ports[number]}", peer_addr, directory / name, directory / f"{name}.log")
             node.arguments = [
@@ -276,6 +278,30 @@ class LocalCluster:
     def endpoints(self) -> str:
         """Every member's client address."""
         return ",".join(node.client_addr for node in self.nodes.values())
+
+    def newcomer(self, name: str, *options: str) -> LocalNode:
+        """A server that is to join, by the members that there are; not started yet."""
+        client, peer = free_ports(2)
+        node = LocalNode(
+            name,
+            f"127.0.0.1:{client}",
+            f"127.0.0.1:{peer}",
+            self.directory / name,
+            self.directory / f"{name}.log",
+        )
+        node.arguments = [
+            *("--name", name, "--data-dir", str(node.data_dir)),
+            *("--client-addr", node.client_addr, "--peer-addr", node.peer_addr),
+            *("--join", self.endpoints, *options),
+        ]
+        self.nodes[name] = node
+        return node
+
+    def left(self, name: str) -> int:
+        """It was removed: wait until it has ended by itself, and count it no longer. Its exit code."""
+        code = self.until_ended(name)
+        self.gone.append(self.nodes.pop(name))
+        return code
 
     def others(self, *names: str) -> list[str]:
         return [name for name in self.nodes if name not in names]
@@ -352,7 +378,7 @@ class LocalCluster:
 
     def close(self) -> None:
         """Kill whatever runs; remove the data and keep the logs."""
-        for node in self.nodes.values():
+        for node in (*self.nodes.values(), *self.gone):
             if node.process is not None:
                 kill_group(node.process)
             shutil.rmtree(node.data_dir, ignore_errors=True)
@@ -417,7 +443,7 @@ class LocalCluster:
     def log_tails(self) -> list[tuple[str, str]]:
         """Per node, the end of its log: for the report of a failed test."""
         tails = []
-        for node in self.nodes.values():
+        for node in (*self.nodes.values(), *self.gone):
             if node.log_path.exists():
                 lines = node.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
                 state = "paused" if node.paused else "running" if node.running else "not running"

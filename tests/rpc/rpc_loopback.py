@@ -71,6 +71,9 @@ class Peer:
         self.received: list[Message] = []
         self.unreachable: list[NodeId] = []
         self.disowned: list[str] = []
+        self.removed: list[str] = []
+        self.committed: tuple[int, Configuration] | None = None
+        """None: the configuration in force, at index 0."""
         self.refuse: Exception | None = None
         self.book = Book()
         self.configuration = Configuration(members=(), voters=frozenset())
@@ -82,7 +85,14 @@ class Peer:
         identity = LocalIdentity(
             self.cluster_id, self.id, self.name, f"127.0.0.1:9{self.id:03}", self.addr, "test", self.incarnation
         )
-        self.directory = PeerDirectory(identity, self.book, lambda: self.configuration, self.disowned.append)
+        self.directory = PeerDirectory(
+            identity,
+            self.book,
+            lambda: self.configuration,
+            lambda: self.committed or (0, self.configuration),
+            self.disowned.append,
+            self.removed.append,
+        )
         self.transport = PeerTransport(self.directory, self._receive, self.unreachable.append)
         self.transport.open()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattice_core.raft import messages as m
-from lattice_core.raft.types import Configuration, Entry, Member, SnapshotMeta
+from lattice_core.raft.types import Configuration, Entry, Member, Promotion, SnapshotMeta
 from lattice_core.rpc.codec import (
     MESSAGE_OVERHEAD_BYTES,
     MalformedMessage,
@@ -24,17 +24,19 @@ from lattice_core.rpc.pb import raft_pb2
 
 ids = st.integers(1, 2**64 - 1)
 numbers = st.integers(0, 2**63)
+LEARN = ("learner", "leaving")
 
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Configuration:
     names = draw(st.lists(st.text("abcxyz", min_size=1, max_size=4), min_size=1, max_size=5, unique=True))
     member_ids = draw(st.lists(ids, min_size=len(names), max_size=len(names), unique=True))
+    roles = [draw(st.sampled_from(["voter", "outgoing", "both", "learner", "leaving"])) for _ in names]
+    promotions = st.none() | st.builds(Promotion, st.none() | ids)
     members = [
-        Member(node_id, name, f"{name}:{index}")
+        Member(node_id, name, f"{name}:{index}", draw(promotions) if roles[index] in LEARN else None)
         for index, (node_id, name) in enumerate(zip(member_ids, names, strict=True))
     ]
-    roles = [draw(st.sampled_from(["voter", "outgoing", "both", "learner", "leaving"])) for _ in members]
     chosen = list(zip(member_ids, roles, strict=True))
     return Configuration(
         members=tuple(members),

@@ -54,7 +54,8 @@ class Desk:
 
     def __init__(self, **bounds: int) -> None:
         self.core = FakeCore()
-        directory = PeerDirectory(LocalIdentity(7, 1, "n1", "c:1", "h:1", "t", 5), NoBook(), lambda: MEMBERS, print)
+        identity = LocalIdentity(7, 1, "n1", "c:1", "h:1", "t", 5)
+        directory = PeerDirectory(identity, NoBook(), lambda: MEMBERS, lambda: (0, MEMBERS), print, print)
         self.replies: dict[str, Outcome] = {}
         self.kicks = 0
         self.proposals = Proposals(

@@ -12,10 +12,12 @@ class NodeStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatusRequest(_message.Message):
-    __slots__ = ("timeout_seconds",)
+    __slots__ = ("timeout_seconds", "addresses_only")
     TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_ONLY_FIELD_NUMBER: _ClassVar[int]
     timeout_seconds: float
-    def __init__(self, timeout_seconds: _Optional[float] = ...) -> None: ...
+    addresses_only: bool
+    def __init__(self, timeout_seconds: _Optional[float] = ..., addresses_only: _Optional[bool] = ...) -> None: ...
 
 class MemberReport(_message.Message):
     __slots__ = ("member", "reachable", "voter", "learner", "status", "client_addr", "unreachable_seconds")
@@ -48,6 +50,96 @@ class ClusterStatusResponse(_message.Message):
     members: _containers.RepeatedCompositeFieldContainer[MemberReport]
     configuration: _raft_pb2.Configuration
     def __init__(self, cluster_id: _Optional[int] = ..., leader_id: _Optional[int] = ..., term: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberReport, _Mapping]]] = ..., configuration: _Optional[_Union[_raft_pb2.Configuration, _Mapping]] = ...) -> None: ...
+
+class AddServerRequest(_message.Message):
+    __slots__ = ("name", "peer_addr", "learner", "start_later", "dry_run", "timeout_seconds", "incarnation")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    START_LATER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    peer_addr: str
+    learner: bool
+    start_later: bool
+    dry_run: bool
+    timeout_seconds: float
+    incarnation: int
+    def __init__(self, name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., learner: _Optional[bool] = ..., start_later: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class RemoveServerRequest(_message.Message):
+    __slots__ = ("name", "force", "dry_run", "timeout_seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    dry_run: bool
+    timeout_seconds: float
+    def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class ReplaceServerRequest(_message.Message):
+    __slots__ = ("old", "name", "peer_addr", "start_later", "dry_run", "timeout_seconds")
+    OLD_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    START_LATER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    old: str
+    name: str
+    peer_addr: str
+    start_later: bool
+    dry_run: bool
+    timeout_seconds: float
+    def __init__(self, old: _Optional[str] = ..., name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., start_later: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class PromoteServerRequest(_message.Message):
+    __slots__ = ("name", "dry_run", "timeout_seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dry_run: bool
+    timeout_seconds: float
+    def __init__(self, name: _Optional[str] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class MembershipResponse(_message.Message):
+    __slots__ = ("cluster_id", "member", "index", "configuration", "before", "after", "refused", "hint")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    member: _raft_pb2.Member
+    index: int
+    configuration: _raft_pb2.Configuration
+    before: Quorum
+    after: Quorum
+    refused: str
+    hint: str
+    def __init__(self, cluster_id: _Optional[int] = ..., member: _Optional[_Union[_raft_pb2.Member, _Mapping]] = ..., index: _Optional[int] = ..., configuration: _Optional[_Union[_raft_pb2.Configuration, _Mapping]] = ..., before: _Optional[_Union[Quorum, _Mapping]] = ..., after: _Optional[_Union[Quorum, _Mapping]] = ..., refused: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class Quorum(_message.Message):
+    __slots__ = ("voters", "learners", "size", "tolerates", "live")
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    LEARNERS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    TOLERATES_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    voters: _containers.RepeatedScalarFieldContainer[str]
+    learners: _containers.RepeatedScalarFieldContainer[str]
+    size: int
+    tolerates: int
+    live: int
+    def __init__(self, voters: _Optional[_Iterable[str]] = ..., learners: _Optional[_Iterable[str]] = ..., size: _Optional[int] = ..., tolerates: _Optional[int] = ..., live: _Optional[int] = ...) -> None: ...
 
 class TransferLeaderRequest(_message.Message):
     __slots__ = ("target", "timeout_seconds")

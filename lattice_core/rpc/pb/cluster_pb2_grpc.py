@@ -50,6 +50,26 @@ class ClusterStub:
                 request_serializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
                 response_deserializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
                 _registered_method=True)
+        self.AddServer = channel.unary_unary(
+                '/lattice.v1.Cluster/AddServer',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.AddServerRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.RemoveServer = channel.unary_unary(
+                '/lattice.v1.Cluster/RemoveServer',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.RemoveServerRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.ReplaceServer = channel.unary_unary(
+                '/lattice.v1.Cluster/ReplaceServer',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.ReplaceServerRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.PromoteServer = channel.unary_unary(
+                '/lattice.v1.Cluster/PromoteServer',
+                request_serializer=lattice_dot_v1_dot_cluster__pb2.PromoteServerRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
         self.TakeSnapshot = channel.unary_unary(
                 '/lattice.v1.Cluster/TakeSnapshot',
                 request_serializer=lattice_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.SerializeToString,
@@ -86,6 +106,32 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddServer(self, request, context):
+        """Change who belongs to the cluster. The leader does it; others name it. Answered when the change is
+        committed; whatever follows from it (a learner's promotion) goes on by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveServer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceServer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteServer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TakeSnapshot(self, request, context):
         """Have the member answering take a snapshot of its applied state now, and compact its log.
         """
@@ -118,6 +164,26 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.TransferLeader,
                     request_deserializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.FromString,
                     response_serializer=lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.SerializeToString,
+            ),
+            'AddServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddServer,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.AddServerRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'RemoveServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveServer,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.RemoveServerRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'ReplaceServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceServer,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.ReplaceServerRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'PromoteServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteServer,
+                    request_deserializer=lattice_dot_v1_dot_cluster__pb2.PromoteServerRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
             ),
             'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.TakeSnapshot,
@@ -211,6 +277,114 @@ class Cluster:
             '/lattice.v1.Cluster/TransferLeader',
             lattice_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
             lattice_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Cluster/AddServer',
+            lattice_dot_v1_dot_cluster__pb2.AddServerRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Cluster/RemoveServer',
+            lattice_dot_v1_dot_cluster__pb2.RemoveServerRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Cluster/ReplaceServer',
+            lattice_dot_v1_dot_cluster__pb2.ReplaceServerRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Cluster/PromoteServer',
+            lattice_dot_v1_dot_cluster__pb2.PromoteServerRequest.SerializeToString,
+            lattice_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,20 +56,22 @@ class LeaderHint(_message.Message):
     def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("code", "message", "leader", "limit", "actual", "compacted_revision")
+    __slots__ = ("code", "message", "leader", "limit", "actual", "compacted_revision", "hint")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ACTUAL_FIELD_NUMBER: _ClassVar[int]
     COMPACTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
     code: ErrorCode
     message: str
     leader: LeaderHint
     limit: int
     actual: int
     compacted_revision: int
-    def __init__(self, code: _Optional[_Union[ErrorCode, str]] = ..., message: _Optional[str] = ..., leader: _Optional[_Union[LeaderHint, _Mapping]] = ..., limit: _Optional[int] = ..., actual: _Optional[int] = ..., compacted_revision: _Optional[int] = ...) -> None: ...
+    hint: str
+    def __init__(self, code: _Optional[_Union[ErrorCode, str]] = ..., message: _Optional[str] = ..., leader: _Optional[_Union[LeaderHint, _Mapping]] = ..., limit: _Optional[int] = ..., actual: _Optional[int] = ..., compacted_revision: _Optional[int] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
     __slots__ = ("request_id", "write", "read", "open", "close")

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Hello(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "to", "name", "client_addr", "peer_addr", "version", "protocol", "incarnation", "known")
+    __slots__ = ("cluster_id", "node_id", "to", "name", "client_addr", "peer_addr", "version", "protocol", "incarnation", "known", "member_at_index")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Hello(_message.Message):
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_AT_INDEX_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     node_id: int
     to: int
@@ -28,7 +29,8 @@ class Hello(_message.Message):
     protocol: int
     incarnation: int
     known: _containers.RepeatedCompositeFieldContainer[Incarnation]
-    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., to: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., version: _Optional[str] = ..., protocol: _Optional[int] = ..., incarnation: _Optional[int] = ..., known: _Optional[_Iterable[_Union[Incarnation, _Mapping]]] = ...) -> None: ...
+    member_at_index: int
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., to: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., version: _Optional[str] = ..., protocol: _Optional[int] = ..., incarnation: _Optional[int] = ..., known: _Optional[_Iterable[_Union[Incarnation, _Mapping]]] = ..., member_at_index: _Optional[int] = ...) -> None: ...
 
 class Incarnation(_message.Message):
     __slots__ = ("node_id", "incarnation")
@@ -47,14 +49,22 @@ class Envelope(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("id", "name", "peer_addr")
+    __slots__ = ("id", "name", "peer_addr", "promotion")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    PROMOTION_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     peer_addr: str
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_addr: _Optional[str] = ...) -> None: ...
+    promotion: Promotion
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., promotion: _Optional[_Union[Promotion, _Mapping]] = ...) -> None: ...
+
+class Promotion(_message.Message):
+    __slots__ = ("replaces",)
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
+    replaces: int
+    def __init__(self, replaces: _Optional[int] = ...) -> None: ...
 
 class Configuration(_message.Message):
     __slots__ = ("members", "voters", "voters_outgoing", "learners")
@@ -331,15 +341,19 @@ class MemberStatus(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ...) -> None: ...
 
 class PeerProgress(_message.Message):
-    __slots__ = ("node_id", "state", "match_index", "next_index", "seconds_since_heard")
+    __slots__ = ("node_id", "state", "match_index", "next_index", "seconds_since_heard", "snapshot_sent_bytes", "snapshot_bytes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     SECONDS_SINCE_HEARD_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     state: str
     match_index: int
     next_index: int
     seconds_since_heard: float
-    def __init__(self, node_id: _Optional[int] = ..., state: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., seconds_since_heard: _Optional[float] = ...) -> None: ...
+    snapshot_sent_bytes: int
+    snapshot_bytes: int
+    def __init__(self, node_id: _Optional[int] = ..., state: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., seconds_since_heard: _Optional[float] = ..., snapshot_sent_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ...) -> None: ...

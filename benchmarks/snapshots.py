@@ -8,7 +8,7 @@ are random. What is asked is in issue 4:
 * the 99th percentile of put latency while a snapshot is taken, against the same load without: at most 2.0;
 * memory (resident) of the member that takes or sends one, against before: at most 25 % of the state's size;
 * kill -9 of a member, started again with the same data, to its first linearizable read: at most 1.8 s;
-* a member that comes back with an empty log is caught up under 1,000 puts a second: at most 15 s;
+* a new server with an empty disk is caught up, under 1,000 puts a second: at most 15 s;
 * disk in use by a data directory: below three times the state's size.
 
 The state's size is that of its snapshot file. A row is the median of the rounds, with the worst beside it.
@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import statistics
 import sys
 import time
@@ -199,37 +198,41 @@ async def restarting(cluster: LocalCluster, client: AsyncClient, options: argpar
 
 
 async def catching_up(cluster: LocalCluster, client: AsyncClient, options: argparse.Namespace) -> dict[str, Any]:
-    """A follower's log and snapshots are set back to what they were when it was new; under load, until it is level.
-
-    The directory is a copy made before the first write, so it is the same member; its memory of the time since is
-    what an empty disk is. (Nothing was acknowledged on its word that the others do not hold.)
-    """
+    """A new server with an empty disk joins under load: until it votes, which it may when it is level."""
     seconds, grown, ratios = [], [], []
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         leader = await leader_of(client)
-        follower = next(name for name in cluster.nodes if name != leader)
-        node = cluster.nodes[follower]
         load = Load(client, options.keys, options.value_size, 1000.0)
         async with load.running():
             await asyncio.sleep(2.0)
             without = load.p99_ms()
-            cluster.kill(follower)
-            shutil.rmtree(node.data_dir)
-            shutil.copytree(options.empty[follower], node.data_dir)
             memory = Watch(lambda leader=leader: resident(cluster.nodes[leader].pid))
             load.latencies.clear()
+            name = f"new{number}"
+            cluster.joiner(name)
             began = time.perf_counter()
             async with memory.running():
-                await cluster.start(follower)
-                await leader_of(client)
+                start = asyncio.ensure_future(cluster.start(name))
+                while not await votes(client, name):  # noqa: ASYNC110 - nothing here could set an event
+                    await asyncio.sleep(0.05)
             seconds.append(time.perf_counter() - began)
+            await start
         ratios.append(load.p99_ms() / without)
         grown.append((memory.most - memory.before) / snapshot_bytes(cluster.nodes[leader].data_dir))
+        await client.remove_server(name)
+        cluster.kill(name)
+        del cluster.nodes[name]
     return {
         "catch_up_seconds": _summary(seconds),
         "p99_ratio_while_catching_up": _summary(ratios),
         "leaders_memory_growth_of_state": _summary(grown),
     }
+
+
+async def votes(client: AsyncClient, name: str) -> bool:
+    with contextlib.suppress(LatticeError):
+        return any(member.name == name and member.voter for member in (await client.cluster_status()).members)
+    return False
 
 
 def _summary(values: list[float]) -> dict[str, float]:
@@ -249,12 +252,6 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         await cluster.start()
         async with AsyncClient(cluster.endpoints, timeout=30.0) as client:
             await leader_of(client)
-            for name in cluster.nodes:
-                cluster.kill(name)
-            options.empty = {name: cluster.directory / f"{name}.empty" for name in cluster.nodes}
-            for name, node in cluster.nodes.items():
-                shutil.copytree(node.data_dir, options.empty[name])
-            await cluster.start()
             used = Watch(lambda: max(disk(node.data_dir) for node in cluster.nodes.values()), 0.1)
             async with used.running():
                 began = time.perf_counter()

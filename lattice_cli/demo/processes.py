@@ -95,6 +95,24 @@ class LocalCluster:
             ]
             self.nodes[name] = node
 
+    def joiner(self, name: str, *options: str) -> LocalNode:
+        """A further server, to join those that there are; not started yet."""
+        client_port, peer_port = free_ports(2)
+        node = LocalNode(
+            name,
+            f"127.0.0.1:{client_port}",
+            f"127.0.0.1:{peer_port}",
+            self.directory / name,
+            self.directory / f"{name}.log",
+        )
+        node.arguments = [
+            *("--name", name, "--data-dir", str(node.data_dir)),
+            *("--client-addr", node.client_addr, "--peer-addr", node.peer_addr),
+            *("--join", self.endpoints, *options),
+        ]
+        self.nodes[name] = node
+        return node
+
     @property
     def endpoints(self) -> str:
         """Every node's client address, comma-separated."""

@@ -11,7 +11,7 @@ from lattice_core.raft.types import SnapshotMeta
 from lattice_core.server.worker import Worker
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.filesystem import File, FileSystem, join
-from lattice_core.storage.snapshots import list_snapshots, retain, snapshot_name
+from lattice_core.storage.snapshots import SnapshotReader, list_snapshots, retain, snapshot_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,22 @@ class SnapshotFiles:
         def job() -> list[int]:
             retain(self.fs, self.directory, in_use=in_use)
             return [index_in(path) for path in list_snapshots(self.fs, self.directory)]
+
+        return await self.worker.run(job)
+
+    async def keep_only(self, snapshot: Snapshot) -> bool:
+        """Remove the older ones that are not in use, if there are any and this one is whole; False: none went.
+
+        Raises StorageDamaged, and nothing is removed.
+        """
+        in_use = frozenset(self._in_use) | {snapshot.path}
+
+        def job() -> bool:
+            if not any(path not in in_use for path in list_snapshots(self.fs, self.directory)):
+                return False
+            with SnapshotReader(self.fs, snapshot.path) as reader:
+                reader.verify()
+            return retain(self.fs, self.directory, in_use=in_use, keep=0) > 0
 
         return await self.worker.run(job)
 

@@ -4,7 +4,8 @@ Taking. The state is pinned between two entries (:class:`~lattice_core.kv.captur
 slices of a millisecond or so with rests in between, and written by the worker thread. When the file is
 published, its mark takes its turn in the log; when that is durable, the core forgets what the snapshot covers
 but a tail, files beyond the two newest go, and with them the log's segments before the older of the two:
-should the newest be damaged, the other and the log still make up the whole state (SAFETY 31).
+should the newest be damaged, the other and the log still make up the whole state (SAFETY 31). When the next one is
+begun, the newest is verified once more and the older goes: so the disk holds less than three times the state.
 
 Only what is durable in the log here is captured: a snapshot may not know more than the disk (SAFETY 29).
 
@@ -27,7 +28,7 @@ from typing import Any, Protocol
 import msgpack
 
 from lattice_core.config import NodeConfig
-from lattice_core.errors import Busy, LatticeError, StorageFailed, Unavailable
+from lattice_core.errors import Busy, LatticeError, StorageDamaged, StorageFailed, Unavailable
 from lattice_core.kv import Capture, StateMachine, Store
 from lattice_core.raft.messages import InstallSnapshot
 from lattice_core.raft.node import RaftNode
@@ -56,6 +57,12 @@ SLICE_BYTES = 256 << 10
 
 REST = 4.0
 """Rest after a slice, in multiples of the time it took: serving keeps four fifths of the loop."""
+
+HURRIED_REST = 1.0
+"""While the log grows so fast meanwhile that it would take up as much room as the snapshot."""
+
+HURRY = 0.1
+"""Of the snapshot's size: from so much growth on."""
 
 DISSOLVED_ITEMS = 2_000
 """Of a replaced state, freed at a time: less than a millisecond."""
@@ -189,6 +196,7 @@ class Snapshots:
                 if self._loop.stopped:
                     raise Unavailable("this member is stopping")
             began = time.perf_counter()
+            await self._make_room()
             self._overtaken = False
             grown_to = self._applier.applied_bytes
             capture = self._host.machine.capture()
@@ -215,11 +223,32 @@ class Snapshots:
             )
             return snapshot
 
+    async def _make_room(self) -> None:
+        """Let the older of two snapshots go before a third is written, and the log before the newer one.
+
+        Three of them and the log would be four times the state. While the third is written the newest has to do, with
+        the log that follows it; so it is read again first, in full, and if it is damaged everything stays.
+        """
+        newest = self.newest
+        if newest is None:
+            return
+        try:
+            if not await self.files.keep_only(newest):
+                return
+        except StorageDamaged as error:
+            log.error("the newest snapshot is damaged, so the older one and its log stay: %s", error)
+            return
+        except (LatticeError, OSError) as error:
+            log.warning("old snapshots were not removed: %s", error)
+            return
+        self.storage.submit(LogTask(lambda: None, compact_through=newest.index))
+
     async def _write(self, meta: SnapshotMeta, capture: Capture) -> Snapshot:
         """Write and publish the file; what fails leaves no trace of it."""
         files = self.files
         header = SnapshotHeader(files.cluster_id, meta)
         expected = self.newest.size_bytes if self.newest is not None else 0
+        before = self._applier.applied_bytes
 
         def begin() -> SnapshotWriter:
             files.require_room(expected + self._segment_bytes)  # the log must not run out of it for a snapshot's sake
@@ -232,7 +261,8 @@ class Snapshots:
                 packed = msgpack.packb(chunk)
                 spent = time.perf_counter() - began
                 await files.worker.run(lambda packed=packed: writer.write(packed))  # type: ignore[misc]
-                await asyncio.sleep(spent * REST)
+                hurried = self._applier.applied_bytes - before > max(HURRY * expected, self._segment_bytes)
+                await asyncio.sleep(spent * (HURRIED_REST if hurried else REST))
                 if self._overtaken:
                     raise Overtaken
                 began = time.perf_counter()

@@ -255,6 +255,64 @@ def test_a_damaged_newest_snapshot_is_passed_over_for_the_older_one_and_the_log(
     run(scenario())
 
 
+def test_while_a_third_snapshot_is_written_the_disk_holds_only_the_newest_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two snapshots, a third being written, and the log since the oldest would be four times the state."""
+    config = one_node(tmp_path, snapshot_entries=100_000)
+    seen: list[list[str]] = []
+    write = SnapshotWriter.write
+
+    async def scenario() -> None:
+        async with cluster([config]) as running:
+            await running.leader()
+
+            def watched(writer: SnapshotWriter, chunk: bytes) -> None:
+                write(writer, chunk)
+                seen.append(files(config))
+
+            monkeypatch.setattr(SnapshotWriter, "write", watched)
+            taken = []
+            for _ in range(4):
+                await fill(config.client_addr, range(60), b"v" * 10_000)
+                seen.clear()
+                taken.append(os.path.basename((await take(config.client_addr)).path))
+            assert files(config) == taken[2:]
+            assert seen
+            assert all(names == [taken[2], taken[3] + ".part"] for names in seen), seen
+
+    run(scenario())
+
+
+def test_safety_31_the_older_snapshot_stays_if_the_newest_turns_out_damaged_when_the_next_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = one_node(tmp_path)
+
+    async def scenario() -> None:
+        async with cluster([config]) as running:
+            await running.leader()
+            await fill(config.client_addr, range(20))
+            older = await take(config.client_addr)
+            await fill(config.client_addr, range(20, 40))
+            newest = await take(config.client_addr)
+            await fill(config.client_addr, range(40, 60))
+            flip(newest.path)
+            with monkeypatch.context() as disk:
+                disk.setattr(SnapshotWriter, "write", _no_room)  # so that nothing comes after it
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await take(config.client_addr)
+            before = running.nodes["n1"].node.machine.state_hash
+            await running.kill("n1")
+            await running.start("n1")
+            node = (await running.leader()).node
+            assert node.machine.state_hash == before
+            assert node._opened.snapshot is not None
+            assert node._opened.snapshot.index == older.index
+
+    run(scenario())
+
+
 def flip(path: str) -> None:
     data = bytearray(Path(path).read_bytes())
     data[len(data) // 2] ^= 0x10

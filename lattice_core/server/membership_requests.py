@@ -4,10 +4,11 @@ The core knows what is *consistent*: one change at a time, joint majorities, no 
 *sensible*, which the core cannot know: who answers at an address, who is alive, who has caught up. Every refusal is
 one sentence with the reason, and a hint with what to do instead.
 
-Each request becomes a :class:`Plan`; a dry run ends there and says what it would come to. Otherwise the plan is
-proposed and the answer waits until its configuration is committed, under whatever leader: a follower sees it too. If
-leadership is lost and the change with it, the caller is told to ask the new leader; if that cannot be known in time,
-that the outcome is unknown.
+Each request becomes a :class:`Plan`; a dry run ends there and says what it would come to. Otherwise a quorum is asked
+first whether it is there: what a leader in a minority puts into its log is not committed now, but may be later, when
+nobody expects it. Then the plan is proposed and the answer waits until its configuration is committed, under whatever
+leader: a follower sees it too. If leadership is lost and the change with it, the caller is told to ask the new leader;
+if that cannot be known in time, that the outcome is unknown.
 
 Adding is a learner's configuration, one step; what follows (promotion, replacement) is membership.py's. A new member
 gets a random id that was never used; a server that asks for itself is known by its incarnation, and is given the
@@ -68,6 +69,8 @@ class Host(Protocol):
     membership: Membership
 
     def require_leader(self) -> None: ...
+
+    async def confirm_leadership(self) -> None: ...
 
     async def transfer_leader(self, target_name: str | None) -> tuple[str, int]: ...
 
@@ -217,6 +220,7 @@ class MembershipRequests:
                 self._host.require_leader()  # looking at an address takes its time
                 if before is not None:
                     await before()
+                await self._host.confirm_leadership()
                 before_it = core.configuration
                 if planned.change is not None:
                     if planned.incarnation is not None:

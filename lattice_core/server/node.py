@@ -31,7 +31,8 @@ from lattice_core.raft.node import RaftNode
 from lattice_core.raft.ready import ConfigurationChanged, Event, RoleChanged, TransferEnded
 from lattice_core.raft.types import Configuration, NodeId, Role
 from lattice_core.rpc.codec import configuration_to_pb
-from lattice_core.rpc.pb import raft_pb2
+from lattice_core.rpc.errors import from_detail
+from lattice_core.rpc.pb import kv_pb2, raft_pb2
 from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
@@ -333,6 +334,17 @@ class Node:
             leader_addr=detail.client_addr or None,
             leader_name=detail.name,
         )
+
+    async def confirm_leadership(self) -> None:
+        """Return when a quorum has answered what was asked after this call. Raises NotLeader, NoLeader, Busy."""
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.reads.submit(
+            [], kv_pb2.CONSISTENCY_LINEARIZABLE, lambda answer: None if answered.done() else answered.set_result(answer)
+        )
+        answer = await answered
+        if isinstance(answer, kv_pb2.ErrorDetail):
+            raise from_detail(answer)
+        self.require_leader()
 
     def _transfer_target(self, name: str) -> NodeId:
         """Raises NotAllowed for a member that could not take over; trying would only cost an election timeout."""

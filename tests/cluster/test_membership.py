@@ -111,7 +111,7 @@ def test_a_joiner_that_is_killed_anywhere_joins_once_by_the_same_command(shared:
         "directory": node.data_dir.exists,
         "incarnation": (node.data_dir / "peers").exists,
         "identity": (node.data_dir / "identity").exists,
-        "ready": lambda: "ready " in node.log(),
+        "ready": lambda: "\nready " in node.log(),
     }
     for _ in range(2):
         shared.spawn(name)
@@ -287,12 +287,12 @@ def test_a_change_sent_to_a_minority_is_unavailable_and_changes_nothing(shared: 
     before = members(shared)
     shared.pause(*others)
     try:
-        done = lattice("--endpoints", shared[leader].client_addr, "--timeout", "2", "cluster", "remove-server", leader)
-        assert done.code in (3, 4, 5), done
-        done.the_error()
-        done = lattice("--endpoints", shared[leader].client_addr, "--timeout", "2", "cluster", "remove-server", "n1")
-        assert done.code == 3, done
-        done.the_error()
+        for name in (leader, others[0]):
+            done = lattice(
+                *("--endpoints", shared[leader].client_addr, "--timeout", "4", "cluster", "remove-server", name)
+            )
+            done.the_error()
+            assert done.code in (3, 4), done  # refused, while the leader believes that it is one, or nobody leads
     finally:
         shared.resume(*others)
     shared.healed()

@@ -15,8 +15,10 @@ from lattice_core.errors import (
     InvalidRequest,
     LatticeError,
     NotAllowed,
+    Unavailable,
 )
 from lattice_core.raft.membership import MembershipChange
+from lattice_core.raft.types import Configuration
 from lattice_core.rpc.pb import cluster_pb2
 from lattice_core.server import joining
 
@@ -124,6 +126,28 @@ def test_a_second_change_while_one_is_pending_names_the_first(tmp_path: Path, mo
             with pytest.raises(NotAllowed, match="another change is under way: the voters n1, n2, n3 become") as caught:
                 await ask(running, "RemoveServer", request, addr=leader.config.client_addr)
             assert "lattice cluster status" in (caught.value.hint or "")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["the leader", "a follower"])
+def test_a_leader_in_a_minority_puts_no_change_into_its_log(tmp_path: Path, name: str) -> None:
+    """It could be committed later, when it leads again, after its caller was told that nothing had come of it."""
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3)) as running:
+            leader = await running.leader()
+            core, last = leader.node.core, leader.node.core.last_index
+            for follower in running.followers():
+                follower.node.transport.send = lambda messages: None  # type: ignore[method-assign]
+            whom = leader.config.name if name == "the leader" else running.followers()[0].config.name
+            request = cluster_pb2.RemoveServerRequest(name=whom, timeout_seconds=3)
+            with pytest.raises((Unavailable, NotAllowed)):
+                await ask(running, "RemoveServer", request, addr=leader.config.client_addr)
+            assert not core.is_leader
+            assert not any(
+                isinstance(entry.payload, Configuration) for entry in core.log.between(last, core.last_index)
+            )
 
     run(scenario())
 

@@ -40,6 +40,8 @@ class Globals:
     timeout: float
     output: Output
     no_color: bool
+    asked_timeout: float | None = None
+    """The timeout if somebody asked for one, be it the default's value; what takes long has patience otherwise."""
 
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
@@ -97,11 +99,13 @@ def resolve(ctx: click.Context) -> Globals:
     """The options in force for the command being run. Raises ConfigurationError for a bad variable."""
     meta = ctx.meta
     output = meta.get(f"{_META}output") or ("table" if sys.stdout.isatty() else "raw")
+    asked = meta.get(f"{_META}timeout") or _timeout_variable()
     return Globals(
         endpoints=meta.get(f"{_META}endpoints") or os.environ.get("LATTICE_ENDPOINTS") or DEFAULT_ENDPOINTS,
-        timeout=meta.get(f"{_META}timeout") or _timeout_variable() or DEFAULT_TIMEOUT_SECONDS,
+        timeout=asked or DEFAULT_TIMEOUT_SECONDS,
         output=cast("Output", output),
         no_color=bool(meta.get(f"{_META}no_color")) or bool(os.environ.get("NO_COLOR")),
+        asked_timeout=asked,
     )
 
 

@@ -1,4 +1,4 @@
-"""``lattice snapshot``: take one, save one, look into one."""
+"""``lattice snapshot``: take one, save one, look into one, begin a cluster with one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 import rich_click
 
 from lattice_cli.main import Group
-from lattice_cli.options import DEFAULT_TIMEOUT_SECONDS, Globals, common_options, resolve
+from lattice_cli.options import common_options, resolve
 from lattice_core.errors import Fatal, InvalidRequest, StorageDamaged, Unavailable
 
 
 @rich_click.group(cls=Group)
 @common_options
 def snapshot() -> None:
-    """Snapshots: compact members' logs now, save a backup, check one.
+    """Snapshots: compact members' logs now, save a backup, check one, begin a new cluster with it.
 
     Examples: lattice snapshot take    lattice snapshot save backup.snap    lattice snapshot inspect backup.snap
     """
@@ -35,7 +35,7 @@ def take(ctx: click.Context, member: str | None) -> None:
 
     options = resolve(ctx)
     with options.client() as client:
-        taken = client.take_snapshot(member, timeout=_patience(options))
+        taken = client.take_snapshot(member, timeout=options.asked_timeout)
     if options.output == "json":
         documents.print_document(storage.taken_document(taken))
     elif options.output == "table":
@@ -59,7 +59,8 @@ def take(ctx: click.Context, member: str | None) -> None:
 def save(ctx: click.Context, file: Path) -> None:
     """Save a fresh snapshot of the cluster's data as the new FILE, while the cluster goes on serving.
 
-    From the first of --endpoints that answers. FILE appears when it is whole, checked and durable.
+    From the first of --endpoints that answers. FILE appears when it is whole, checked and durable; until then it
+    is written as FILE.part. One that was left there by a save that was killed is written over.
 
     Examples: lattice snapshot save backup.snap    lattice snapshot save --endpoints 127.0.0.1:7402 backup.snap
     """
@@ -69,9 +70,11 @@ def save(ctx: click.Context, file: Path) -> None:
     progress = storage.ProgressLine()
     with options.client() as client:
         try:
-            saved = client.save_snapshot(file, progress=progress.show, timeout=_patience(options))
+            saved = client.save_snapshot(file, progress=progress.show, timeout=options.asked_timeout)
         finally:
             progress.clear()
+    if saved.replaced is not None:
+        click.echo(f"wrote over {saved.replaced}, which a save that was cut short had left", err=True)
     document = {"file": saved.path, "index": saved.index, "term": saved.term, "bytes": saved.size_bytes}
     if options.output == "json":
         documents.print_document(document)
@@ -96,6 +99,63 @@ def inspect(ctx: click.Context, file: Path) -> None:
         documents.print_document(document)
     else:
         storage.pairs(document, table=options.output == "table", no_color=options.no_color)
+
+
+@snapshot.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data-dir", metavar="DIR", help="Where the member's data goes: empty, or not there yet. "
+    "[default: ./lattice-data]")  # fmt: skip
+@click.option("--name", metavar="NAME", help="The member's name. [default: n1]")
+@click.option("--client-addr", metavar="H:P", help="Where clients will connect. [default: 127.0.0.1:7400]")
+@click.option("--peer-addr", metavar="H:P", help="Where other members will connect. [default: 127.0.0.1:7500]")
+@click.option(
+    "--initial-cluster",
+    metavar="NAME=H:P,...",
+    help="All members of the new cluster by peer address, the same on each. Without it: a cluster of one.",
+)
+@click.option(
+    "--generation",
+    type=int,
+    default=1,
+    metavar="N",
+    help="2, 3, ...: this very file was restored before, and that cluster has served. The same on each member. "
+    "[default: 1]",
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
+@common_options
+@click.pass_context
+def restore(ctx: click.Context, /, file: Path, generation: int, config_file: Path | None, **flags: Any) -> None:
+    """Make a member of a new cluster out of the snapshot FILE. Run it for each member, then start them all.
+
+    The new cluster has the old one's keys and an id of its own, so that no old member can join it. Revisions go
+    on a trillion above the saved ones; sessions are forgotten. Settings are those of: lattice start
+
+    Examples: lattice snapshot restore backup.snap
+    lattice snapshot restore backup.snap --name n1 --data-dir d1 --client-addr 127.0.0.1:7401
+    --peer-addr 127.0.0.1:7501 --initial-cluster n1=127.0.0.1:7501,n2=127.0.0.1:7502
+    """
+    from lattice_cli import settings
+    from lattice_cli.render import documents, recovery, storage
+
+    options = resolve(ctx)
+    config = settings.load(flags, config_file=config_file).config
+    config.validate()
+    if file.exists() and not file.is_file():
+        raise InvalidRequest(f"snapshot restore: {file} is not a file", hint="lattice snapshot save FILE")
+    from lattice_core.server.restore import restore_snapshot
+    from lattice_core.storage.filesystem import RealFileSystem
+
+    progress = storage.ProgressLine()
+    try:
+        restored = restore_snapshot(RealFileSystem(), str(file), config, generation=generation, progress=progress.count)
+    finally:
+        progress.clear()
+    document = recovery.restored_document(restored)
+    if options.output == "json":
+        documents.print_document(document)
+    else:
+        storage.pairs(document, table=options.output == "table", no_color=options.no_color)
+        click.echo(recovery.next_line(restored.member.identity, restored.data_dir), err=True)
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -148,8 +208,3 @@ def describe(file: Path) -> dict[str, Any]:
         "bytes": size,
         "digest_verified": True,
     }
-
-
-def _patience(options: Globals) -> float | None:
-    """A snapshot may take longer than an operation: only a timeout that was asked for counts."""
-    return None if options.timeout == DEFAULT_TIMEOUT_SECONDS else options.timeout

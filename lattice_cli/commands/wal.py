@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import rich_click
@@ -15,10 +17,7 @@ from lattice_core.errors import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
     from lattice_cli.render.storage import RecordShown, SegmentShown
-    from lattice_core.storage.inspect import RecordFound
-
-ATTEMPTS = 5
-"""A running node may remove a segment between its being listed and being read: look again."""
+    from lattice_core.storage.inspect import Finding, RecordFound
 
 
 @rich_click.group(cls=Group)
@@ -43,19 +42,21 @@ def inspect(ctx: click.Context, data_dir: Path, records: bool) -> None:
 
     Examples: lattice wal inspect ./lattice-data    lattice wal inspect ./lattice-data --records -o json
     """
-    from lattice_cli.render import documents, storage
+    from lattice_cli.render import storage
 
     options = resolve(ctx)
     directory = _log_directory(data_dir)
-    segments = _read(directory)
-    if options.output == "json":
-        documents.print_document(_document(data_dir, segments))
-    elif records:
-        storage.record_lines(segments)
-    elif options.output == "table":
-        storage.segments_table(segments, no_color=options.no_color)
-    else:
-        storage.segment_lines(segments)
+    try:
+        if options.output == "json":
+            segments = storage.stream_log_document(str(data_dir), _read(directory))
+        elif records:
+            segments = storage.record_lines(_read(directory))
+        elif options.output == "table":
+            segments = storage.segments_table(_read(directory), no_color=options.no_color)
+        else:
+            segments = storage.segment_lines(_read(directory))
+    except (FileNotFoundError, StorageFailed) as error:
+        raise _unreadable(directory, str(error)) from None
     for segment in segments:
         for each in segment.damage:
             if not each.torn:
@@ -86,34 +87,40 @@ def _unreadable(path: Path | str, reason: str) -> InvalidRequest:
     )
 
 
-def _read(directory: str) -> list[SegmentShown]:
-    for _ in range(ATTEMPTS):
-        try:
-            return _read_once(directory)
-        except FileNotFoundError:
-            continue
-        except (OSError, StorageFailed) as error:
-            raise _unreadable(directory, str(error)) from None
-    raise _unreadable(directory, "its segments are removed faster than they can be read; try again")
-
-
-def _read_once(directory: str) -> list[SegmentShown]:
-    from lattice_cli.render.storage import DamageShown, SegmentShown
+def _read(directory: str) -> Iterator[SegmentShown]:
+    """The segments in order, each with its records still to be read: exhaust them before asking for the next."""
     from lattice_core.storage.filesystem import RealFileSystem
-    from lattice_core.storage.inspect import DamageFound, RecordFound, SegmentFound, inspect_log
+    from lattice_core.storage.inspect import inspect_log
 
-    segments: list[SegmentShown] = []
-    for finding in inspect_log(RealFileSystem(), directory):
-        if isinstance(finding, SegmentFound):
-            sequence = None if finding.header is None else finding.header.sequence
-            segments.append(SegmentShown(finding.path, finding.size_bytes, sequence))
-        elif isinstance(finding, RecordFound):
-            segments[-1].records.append(_shown(finding))
+    for _, findings in groupby(inspect_log(RealFileSystem(), directory), key=lambda finding: finding.path):
+        yield _segment(findings)
+
+
+def _segment(findings: Iterator[Finding]) -> SegmentShown:
+    from lattice_cli.render.storage import SegmentShown
+    from lattice_core.storage.inspect import SegmentFound
+
+    first = next(findings)
+    assert isinstance(first, SegmentFound)
+    segment = SegmentShown(first.path, first.size_bytes, None if first.header is None else first.header.sequence)
+    segment.records = _records(segment, findings)
+    return segment
+
+
+def _records(segment: SegmentShown, findings: Iterator[Finding]) -> Iterator[RecordShown]:
+    """The records of a segment, which learns what there is to say of it on the way."""
+    from lattice_cli.render.storage import DamageShown
+    from lattice_core.storage.inspect import DamageFound, RecordFound, SegmentEnd
+
+    for finding in findings:
+        if isinstance(finding, RecordFound):
+            record = _shown(finding)
+            segment.count(record)
+            yield record
         elif isinstance(finding, DamageFound):
-            segments[-1].damage.append(DamageShown(finding.offset, finding.reason, finding.torn))
-        else:
-            segments[-1].used, segments[-1].frames = finding.offset, finding.frames
-    return segments
+            segment.damage.append(DamageShown(finding.offset, finding.reason, finding.torn))
+        elif isinstance(finding, SegmentEnd):
+            segment.used, segment.frames = finding.offset, finding.frames
 
 
 def _shown(found: RecordFound) -> RecordShown:
@@ -148,13 +155,3 @@ def _shown(found: RecordFound) -> RecordShown:
     elif isinstance(record, Sealed):
         kind, detail = "sealed", f"segment {record.next_sequence} follows"
     return RecordShown(found.offset, found.size_bytes, found.frame, kind, index, term, detail)
-
-
-def _document(data_dir: Path, segments: list[SegmentShown]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "data_dir": str(data_dir),
-        "segments": [{**asdict(segment), "state": segment.state.lower()} for segment in segments],
-        "damaged": any(segment.state == "DAMAGED" for segment in segments),
-    }

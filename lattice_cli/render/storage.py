@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lattice_cli.render import lines, tables
@@ -44,20 +45,30 @@ class DamageShown:
 
 @dataclass(slots=True)
 class SegmentShown:
-    """A segment with all that is in it."""
+    """A segment. ``records`` come one by one, once, and are not kept; when they have all come, the rest is known."""
 
     path: str
     bytes: int
     sequence: int | None
     used: int = 0
     frames: int = 0
-    records: list[RecordShown] = field(default_factory=list)
+    record_count: int = 0
+    indices: tuple[int, int] | None = None
+    """The smallest and largest among its entries."""
+    terms: tuple[int, int] | None = None
     damage: list[DamageShown] = field(default_factory=list)
+    records: Iterator[RecordShown] = field(default_factory=lambda: iter(()))
 
-    def span(self, of: str) -> tuple[int, int] | None:
-        """The smallest and largest index or term among its entries."""
-        numbers = [getattr(record, of) for record in self.records if record.index is not None]
-        return (min(numbers), max(numbers)) if numbers else None
+    def count(self, record: RecordShown) -> None:
+        self.record_count += 1
+        if record.index is not None:
+            assert record.term is not None
+            self.indices = _widened(self.indices, record.index)
+            self.terms = _widened(self.terms, record.term)
+
+    def pass_over_records(self) -> None:
+        for _ in self.records:
+            pass
 
     @property
     def state(self) -> str:
@@ -66,21 +77,33 @@ class SegmentShown:
         return "torn tail" if all(each.torn for each in self.damage) else "DAMAGED"
 
 
+def _widened(span: tuple[int, int] | None, number: int) -> tuple[int, int]:
+    return (number, number) if span is None else (min(span[0], number), max(span[1], number))
+
+
 class ProgressLine:
-    """Bytes that have come, on stderr, where that is a terminal."""
+    """How far something has come, on stderr, where that is a terminal."""
 
     def __init__(self) -> None:
         self._enabled = sys.stderr.isatty()
         self._last = 0.0
 
     def show(self, done: int, total: int) -> None:
+        """Bytes."""
+        self._draw(done, total, f"{done / 2**20:,.1f} of {total / 2**20:,.1f} MiB")
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Anything: what it is comes first."""
+        self._draw(done, total, f"{done:,} of {total:,} {what}")
+
+    def _draw(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
         if self._enabled and (now - self._last > 0.1 or done == total):
             self._last = now
             share = done / total if total else 1.0
             filled = int(30 * share)
             bar = "#" * filled + "." * (30 - filled)
-            sys.stderr.write(f"\r\x1b[2K[{bar}] {share:4.0%}  {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB")
+            sys.stderr.write(f"\r\x1b[2K[{bar}] {share:4.0%}  {text}")
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -210,23 +233,26 @@ def _short(key: bytes) -> str:
     return text if len(text) <= SHOWN_KEY_CHARACTERS else text[:SHOWN_KEY_CHARACTERS] + "..."
 
 
-def segments_table(segments: Iterable[SegmentShown], *, no_color: bool) -> None:
+def segments_table(segments: Iterable[SegmentShown], *, no_color: bool) -> list[SegmentShown]:
     """One row a segment, and below it where it is damaged."""
     console = data_console(no_color=no_color)
     table = tables.new_table(
         ("", "<"), ("SEGMENT", "<"), ("RECORDS", ">"), ("INDICES", ">"), ("TERMS", ">"), ("USED", ">"), ("STATE", "<")
     )
+    shown: list[SegmentShown] = []
     notes: list[str] = []
     for segment in segments:
+        segment.pass_over_records()
+        shown.append(segment)
         style = {"whole": "", "torn tail": "yellow"}.get(segment.state, "bold red")
         mark = {"whole": "", "torn tail": "~"}.get(segment.state, "!")
         name = segment.path.rsplit("/", 1)[-1]
         table.add_row(
             mark,
             name,
-            f"{len(segment.records):,}",
-            _span(segment.span("index")),
-            _span(segment.span("term")),
+            f"{segment.record_count:,}",
+            _span(segment.indices),
+            _span(segment.terms),
             f"{segment.used:,}",
             segment.state,
             style=style,
@@ -236,6 +262,7 @@ def segments_table(segments: Iterable[SegmentShown], *, no_color: bool) -> None:
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)
+    return shown
 
 
 def _span(span: tuple[int, int] | None) -> str:
@@ -244,21 +271,56 @@ def _span(span: tuple[int, int] | None) -> str:
     return str(span[0]) if span[0] == span[1] else f"{span[0]}-{span[1]}"
 
 
-def segment_lines(segments: Iterable[SegmentShown]) -> None:
+def segment_lines(segments: Iterable[SegmentShown]) -> list[SegmentShown]:
     """segment, name, records, first index, last index, used, state; damage, name, offset, torn, reason."""
+    shown: list[SegmentShown] = []
     for segment in segments:
+        segment.pass_over_records()
+        shown.append(segment)
         name = segment.path.rsplit("/", 1)[-1]
-        first, last = segment.span("index") or (None, None)
-        lines.record("segment", name, len(segment.records), first, last, segment.used, segment.state)
-        for each in segment.damage:
-            lines.record("damage", name, each.offset, each.torn, each.reason)
+        first, last = segment.indices or (None, None)
+        lines.record("segment", name, segment.record_count, first, last, segment.used, segment.state)
+        _damage_lines(segment, name)
+    return shown
 
 
-def record_lines(segments: Iterable[SegmentShown]) -> None:
+def record_lines(segments: Iterable[SegmentShown]) -> list[SegmentShown]:
     """record, name, offset, kind, index, term, what it says; damage in its place."""
+    shown: list[SegmentShown] = []
     for segment in segments:
         name = segment.path.rsplit("/", 1)[-1]
         for record in segment.records:
             lines.record("record", name, record.offset, record.kind, record.index, record.term, record.detail)
-        for each in segment.damage:
-            lines.record("damage", name, each.offset, each.torn, each.reason)
+        _damage_lines(segment, name)
+        shown.append(segment)
+    return shown
+
+
+def _damage_lines(segment: SegmentShown, name: str) -> None:
+    for each in segment.damage:
+        lines.record("damage", name, each.offset, each.torn, each.reason)
+
+
+def stream_log_document(data_dir: str, segments: Iterable[SegmentShown]) -> list[SegmentShown]:
+    """One JSON document, written as the records come; each has a line of its own."""
+    shown: list[SegmentShown] = []
+    write = sys.stdout.write
+    write(f'{{"data_dir": {json.dumps(data_dir, ensure_ascii=False)}, "segments": [')
+    for segment in segments:
+        head = json.dumps({"path": segment.path, "bytes": segment.bytes, "sequence": segment.sequence})
+        write(f'{"," if shown else ""}\n{head[:-1]}, "records": [')
+        separator = "\n"
+        for record in segment.records:
+            write(separator + json.dumps(asdict(record), ensure_ascii=False))
+            separator = ",\n"
+        rest = {
+            "used": segment.used,
+            "frames": segment.frames,
+            "damage": [asdict(each) for each in segment.damage],
+            "state": segment.state.lower(),
+        }
+        write(f"], {json.dumps(rest, ensure_ascii=False)[1:]}")
+        shown.append(segment)
+    damaged = any(segment.state == "DAMAGED" for segment in shown)
+    write(f'], "damaged": {json.dumps(damaged)}}}\n')
+    return shown

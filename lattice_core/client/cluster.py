@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, BinaryIO, TypeVar
@@ -168,16 +169,12 @@ async def save_snapshot(book: AddressBook, path: str, timeout: float, progress: 
     """A fresh snapshot of the first member that answers, as the new file ``path``: whole, or not there.
 
     Written aside, checked to its last byte, made durable, and only then given its name. ``timeout`` is for
-    each piece. A stream that is cut begins again at another member.
+    each piece. A stream that is cut begins again at another member. What a save that was killed has left aside is
+    written over.
     """
     _require_new(path)
     part = path + PART_SUFFIX
-    try:
-        file = open(part, "wb")  # noqa: SIM115, ASYNC230 - closed below; a page cache's worth of blocking
-    except OSError as error:
-        raise InvalidRequest(
-            f"snapshot save: {part} cannot be made: {error.strerror}", hint="give a directory that can be written"
-        ) from None
+    file, left_over = _open_part(part)
 
     async def call(stub: Any, seconds: float) -> cluster_pb2.TakeSnapshotResponse:
         file.seek(0)
@@ -218,7 +215,14 @@ async def save_snapshot(book: AddressBook, path: str, timeout: float, progress: 
     except BaseException:
         _discard(file, part)
         raise
-    return SnapshotSaved(path, described.name, described.index, described.term, described.size_bytes)
+    return SnapshotSaved(
+        path,
+        described.name,
+        described.index,
+        described.term,
+        described.size_bytes,
+        replaced=part if left_over else None,
+    )
 
 
 def _require_new(path: str) -> None:
@@ -226,11 +230,47 @@ def _require_new(path: str) -> None:
         raise InvalidRequest(f"snapshot save: {path} exists already, and is left as it is", hint="give another name")
 
 
+def _open_part(part: str) -> tuple[BinaryIO, bool]:
+    """The file aside, for this save alone, and whether a save that was killed had left it there.
+
+    Its lock dies with the process, so whoever has it knows that nobody else writes here.
+    """
+    from lattice_core.storage.snapshots import MAGIC
+
+    try:
+        file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+    except OSError as error:
+        raise InvalidRequest(
+            f"snapshot save: {part} cannot be made: {error.strerror}", hint="give a directory that can be written"
+        ) from None
+    try:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What was opened may have been published meanwhile by the one who held the lock.
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                raise FileNotFoundError(part)
+        except (BlockingIOError, FileNotFoundError):
+            raise InvalidRequest(
+                f"snapshot save: another save writes {part} just now", hint="wait for it, or give another name"
+            ) from None
+        beginning = file.read(len(MAGIC))
+        if not MAGIC.startswith(beginning):
+            raise InvalidRequest(
+                f"snapshot save: {part} is in the way, and is not what a save leaves", hint="give another name"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file, bool(beginning)
+
+
 def _discard(file: BinaryIO, part: str) -> None:
+    # In this order: once it is closed, and so unlocked, the name may be another save's.
+    if not file.closed:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
     with contextlib.suppress(OSError):  # a full disk, told of already
         file.close()
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(part)
 
 
 def _publish(file: BinaryIO, part: str, path: str) -> None:
@@ -240,7 +280,6 @@ def _publish(file: BinaryIO, part: str, path: str) -> None:
 
     file.flush()
     os.fsync(file.fileno())
-    file.close()
     try:
         with SnapshotReader(RealFileSystem(), part) as reader:
             reader.verify()
@@ -249,6 +288,7 @@ def _publish(file: BinaryIO, part: str, path: str) -> None:
         raise
     _require_new(path)
     os.rename(part, path)
+    file.close()
     directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
         os.fsync(directory)

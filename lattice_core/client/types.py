@@ -222,6 +222,8 @@ class SnapshotSaved:
     index: int
     term: int
     size_bytes: int
+    replaced: str | None = None
+    """A half-written file that an earlier save to this name, killed, had left, and that is gone now."""
 
 
 @dataclass(frozen=True, slots=True)

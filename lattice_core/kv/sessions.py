@@ -193,6 +193,15 @@ class SessionTable:
         for sequence, packed in session.results.items():
             self._digest_sum -= _result_digest(session.id, sequence, packed)
 
+    def forget_all(self, next_id: int) -> None:
+        """Drop every session, and number those to come from ``next_id``, which must not go back."""
+        if next_id < self.next_id:
+            raise ValueError(f"session {next_id} is below {self.next_id}")
+        self._sessions.clear()
+        self._holders.clear()
+        self.stored_bytes = self._digest_sum = 0
+        self.next_id = next_id
+
     # -- snapshots --------------------------------------------------------------------------------
 
     def capture(self) -> list[Session]:

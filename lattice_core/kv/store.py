@@ -376,6 +376,15 @@ class Store:
             self._keys.pop()
         return bool(segments or self._keys)
 
+    def continue_at(self, revision: int) -> None:
+        """Go on counting at a higher revision, with no past: what lies between was never here."""
+        if revision < self.revision:
+            raise ValueError(f"revision {revision} is below {self.revision}")
+        self._segments.clear()
+        self._segment = []
+        self._segment_bytes = self._history_changes = self._history_bytes = 0
+        self.revision = self.oldest_revision = revision
+
     def full_state_hash(self) -> int:
         """``state_hash`` computed from nothing but the records: walks everything, trusts nothing stored."""
         total = 0

@@ -168,7 +168,8 @@ class PeerTransport:
         try:
             peer = await self._greet(context)
         except HelloRefused as refused:
-            self._directory.log_refusal(f"refused a stream from {context.peer()}: {refused.message}")
+            host = context.peer().rpartition(":")[0]  # each attempt has another port, and would be another line
+            self._directory.log_refusal(f"refused a stream from {host}: {refused.message}")
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 refused.message,

@@ -63,7 +63,7 @@ class OpenedNode:
     """The published snapshot that ``recovered`` begins with; None: there is none but the first configuration."""
     incarnations: Incarnations
     fresh: bool
-    """Made just now: this member has never spoken to anybody."""
+    """This member has never spoken to anybody, as far as it knows."""
     fs: FileSystem
     machine: list[StateMachine]
     """One, as of the snapshot, or a new one; until :meth:`take_machine`."""
@@ -243,7 +243,8 @@ def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> Ope
     cluster_id = cluster_id_of(members, salt)
     node_id = node_id_of(cluster_id, config.name)
     mark = SnapshotMeta(0, 0, first_configuration(members, cluster_id))
-    identity = Identity(cluster_id, node_id, config.name, config.peer_addr, config.client_addr)
+    first = canonical_cluster(members)
+    identity = Identity(cluster_id, node_id, config.name, config.peer_addr, config.client_addr, initial_cluster=first)
     wal = _make(directory, config, fs, identity, mark.configuration)
     try:
         incarnations = Incarnations.create(fs, directory.path)
@@ -256,7 +257,7 @@ def _create(config: NodeConfig, fs: FileSystem, directory: DataDirectory) -> Ope
         config.name,
         node_id,
         cluster_id,
-        canonical_cluster(members),
+        first,
     )
     recovered = RecoveredState(hard_state=HardState(), snapshot=mark)
     return OpenedNode(
@@ -286,14 +287,7 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
     locked_ns = now_ns()
     _refuse_removed(fs, directory, identity)
     identity.require(directory.path, node_name=config.name, peer_addr=config.peer_addr)
-    if len(config.initial_cluster) > 1:
-        asked = cluster_id_of(config.initial_cluster)
-        if asked != identity.cluster_id:
-            raise IdentityMismatch(
-                f"the data directory {directory.path} belongs to cluster {identity.cluster_id:016x}, but "
-                f"--initial-cluster {canonical_cluster(config.initial_cluster)} describes cluster {asked:016x}",
-                hint="start it with the --initial-cluster it was made with (or none), or use another data directory",
-            )
+    _require_same_first_members(config, directory, identity)
     begun = restart(
         fs,
         directory.wal_path,
@@ -353,11 +347,30 @@ def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identi
         state,
         snapshot,
         incarnations,
-        fresh=never_spoke,
+        # A restored member has a past, and has not met anybody either.
+        fresh=never_spoke or not incarnations.known(),
         fs=fs,
         machine=[machine],
         locked_ns=locked_ns,
     )
+
+
+def _require_same_first_members(config: NodeConfig, directory: DataDirectory, identity: Identity) -> None:
+    """A repeated --initial-cluster must be the one the directory was made with. Members are compared, not ids: the
+    id of a cluster that was restored or recovered is drawn from more than its members."""
+    if len(config.initial_cluster) < 2:
+        return
+    asked, made = canonical_cluster(config.initial_cluster), identity.initial_cluster
+    if made is None:  # an older directory; its id was drawn from the members alone
+        same, knows = cluster_id_of(config.initial_cluster) == identity.cluster_id, "other members"
+    else:
+        same, knows = asked == made, made
+    if not same:
+        raise IdentityMismatch(
+            f"the data directory {directory.path} belongs to cluster {identity.cluster_id:016x}, which began with "
+            f"{knows}, but --initial-cluster says {asked}",
+            hint="start it with the --initial-cluster it was made with (or none), or use another data directory",
+        )
 
 
 async def introduce(peers: PeerDirectory, configuration: Configuration) -> None:

@@ -119,6 +119,22 @@ class FileSystem(Protocol):
         """Room left for this user on the filesystem that holds ``path``."""
 
 
+class OfflineFileSystem(FileSystem, Protocol):
+    """What tools need beyond it to work on the directories of nodes that do not run.
+
+    Here ``rename`` moves directories as well, to a name that is free.
+    """
+
+    def lock_shared(self, path: str) -> Lock:
+        """Keep whoever wants the lock file at ``path`` for itself away, writing nothing; others may read likewise.
+
+        Raises DirectoryInUse if somebody has it. Where there is no such file nobody does: it is never removed.
+        """
+
+    def remove_dir(self, path: str) -> None:
+        """Remove an empty directory. Volatile until ``sync_dir`` of its parent. Raises FileNotFoundError."""
+
+
 def join(directory: str, *names: str) -> str:
     """Paths are plain ``/``-joined strings, in simulations too."""
     return "/".join((directory.rstrip("/") or "/", *names)).replace("//", "/")
@@ -244,8 +260,17 @@ class RealLock:
             os.close(descriptor)
 
 
+def _in_use(path: str, descriptor: int) -> DirectoryInUse:
+    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    by = f" by process {holder}" if holder else " by another process"
+    return DirectoryInUse(
+        f"{parent(path)} is in use{by}",
+        hint="stop that process, or give this one another data directory",
+    )
+
+
 class RealFileSystem:
-    """:class:`FileSystem` on the operating system's files."""
+    """:class:`OfflineFileSystem` on the operating system's files."""
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> RealFile:
         flags = os.O_RDWR | os.O_CLOEXEC
@@ -307,17 +332,34 @@ class RealFileSystem:
                 with contextlib.suppress(OSError):
                     os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), 0)
             except BlockingIOError as error:
-                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                in_use = _in_use(path, descriptor)
                 os.close(descriptor)
-                by = f" by process {holder}" if holder else " by another process"
-                raise DirectoryInUse(
-                    f"{parent(path)} is in use{by}",
-                    hint="stop that process, or give this one another data directory",
-                ) from error
+                raise in_use from error
             except BaseException:
                 os.close(descriptor)
                 raise
             return RealLock(descriptor)
+
+    def lock_shared(self, path: str) -> RealLock:
+        with _refusals("lock", path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                return RealLock(-1)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                in_use = _in_use(path, descriptor)
+                os.close(descriptor)
+                raise in_use from error
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return RealLock(descriptor)
+
+    def remove_dir(self, path: str) -> None:
+        with _refusals("remove directory", path):
+            os.rmdir(path)
 
     def free_bytes(self, path: str) -> int:
         with _refusals("examine", path):

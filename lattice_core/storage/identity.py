@@ -8,6 +8,8 @@
     DATA/removed       there when this member has learned that it is none any more (written by the server)
     DATA/wal/          the log
     DATA/snapshots/    the snapshots
+    DATA/unfinished    being made out of a snapshot, not to be started: see making.py
+    DATA/changing      being changed for a recovered one, not to be started: see making.py
 
 The identity is written *last* when a directory is made: aside, fsynced, renamed, directory fsynced. So a
 directory without one is either fresh, or its creation was cut short (what is there holds no promise and
@@ -34,17 +36,24 @@ from lattice_core.storage.recovery import DAMAGE_HINT, damaged, discard_unfinish
 
 IDENTITY_FORMAT_VERSION = 1
 
-_IDENTITY = "identity"
-_IDENTITY_ASIDE = "identity.tmp"
-_LOCK = "lock"
-_WAL = "wal"
-_SNAPSHOTS = "snapshots"
+IDENTITY = "identity"
+IDENTITY_ASIDE = "identity.tmp"
+LOCK = "lock"
+WAL = "wal"
+SNAPSHOTS = "snapshots"
 PEERS = "peers"
 PEERS_ASIDE = "peers.tmp"
 REMOVED = "removed"
 REMOVED_ASIDE = "removed.tmp"
-_OURS = frozenset({_IDENTITY, _IDENTITY_ASIDE, _LOCK, _WAL, _SNAPSHOTS, PEERS, PEERS_ASIDE, REMOVED, REMOVED_ASIDE})
-_TOLERATED = frozenset({"lost+found"})  # the root of a filesystem of its own has one
+UNFINISHED = "unfinished"
+CHANGING = "changing"
+CHANGING_ASIDE = "changing.tmp"
+OURS = frozenset(
+    {IDENTITY, IDENTITY_ASIDE, LOCK, WAL, SNAPSHOTS, PEERS, PEERS_ASIDE, REMOVED, REMOVED_ASIDE}
+    | {UNFINISHED, CHANGING, CHANGING_ASIDE}
+)
+TOLERATED = frozenset({"lost+found"})
+"""The root of a filesystem of its own has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,9 @@ class Identity:
     client_addr: str | None = None
     joined_index: int = 0
     """The index of the committed configuration that made it a member; 0: it is one of the first."""
+    initial_cluster: str | None = None
+    """The first members as text, in an order that does not depend on who wrote it: what a repeated
+    ``--initial-cluster`` is compared with. None in directories that were made before it was written down."""
 
     def require(
         self,
@@ -102,34 +114,35 @@ class DataDirectory:
 
     @property
     def wal_path(self) -> str:
-        return join(self.path, _WAL)
+        return join(self.path, WAL)
 
     @property
     def snapshots_path(self) -> str:
-        return join(self.path, _SNAPSHOTS)
+        return join(self.path, SNAPSHOTS)
 
     @classmethod
     def open(cls, fs: FileSystem, path: str) -> DataDirectory:
         """Make the directory (0700) if need be, take its lock, read its identity.
 
         Raises DirectoryInUse (SAFETY 23); ConfigurationError for a path that cannot be used or a
-        directory full of somebody else's files; StorageDamaged for an unreadable identity, or a used log
-        without one (SAFETY 22); Fatal for a newer format.
+        directory full of somebody else's files, or one whose making was cut short; StorageDamaged for an
+        unreadable identity, or a used log without one (SAFETY 22); Fatal for a newer format.
         """
         try:
             fs.make_dirs(path)
             names = fs.list_dir(path)
         except (StorageFailed, OSError) as error:
             raise ConfigurationError(f"{path} cannot be used as a data directory: {error}") from error
-        foreign = [name for name in names if name not in _OURS and name not in _TOLERATED]
-        if foreign and _IDENTITY not in names:
+        foreign = [name for name in names if name not in OURS and name not in TOLERATED]
+        if foreign and not {IDENTITY, CHANGING} & set(names):
             raise ConfigurationError(
                 f"{path} is not a Lattice data directory: it holds {foreign[0]!r}"
                 + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""),
                 hint="name an empty directory, or one that does not exist yet",
             )
-        lock = fs.lock(join(path, _LOCK))
+        lock = fs.lock(join(path, LOCK))
         try:
+            require_finished(fs, path)
             identity = read_identity(fs, path)
             directory = cls(fs, path, lock, identity)
             if identity is None:
@@ -155,16 +168,7 @@ class DataDirectory:
                 peer_addr=identity.peer_addr,
             )
             return
-        aside = join(self.path, _IDENTITY_ASIDE)
-        file = self._fs.open(aside, create=True)
-        try:
-            file.truncate(0)
-            file.write_at(0, _encode(identity))
-            file.datasync()
-        finally:
-            file.close()
-        self._fs.rename(aside, join(self.path, _IDENTITY))
-        self._fs.sync_dir(self.path)
+        write_identity(self._fs, self.path, identity)
         self.identity = identity
 
     def close(self) -> None:
@@ -178,7 +182,7 @@ class DataDirectory:
         if kept or not discard_unfinished_creation(self._fs, self.wal_path):
             raise StorageDamaged(
                 f"{self.path} holds a member's data, but its identity file is missing",
-                path=join(self.path, _IDENTITY),
+                path=join(self.path, IDENTITY),
                 offset=0,
                 hint=DAMAGE_HINT,
             )
@@ -186,12 +190,40 @@ class DataDirectory:
             self._fs.sync_dir(parent(self.path))
 
 
+def require_finished(fs: FileSystem, path: str) -> None:
+    """Raise ConfigurationError if the making of the data directory ``path`` was cut short (making.py)."""
+    if fs.exists(join(path, UNFINISHED)):
+        raise ConfigurationError(
+            f"{path} is unfinished: the command that was making a member out of saved data here was cut short",
+            hint="run that command again, `lattice snapshot restore` or `lattice recover`: it begins anew",
+        )
+    if fs.exists(join(path, CHANGING)):
+        raise ConfigurationError(
+            f"{path} is unfinished: `lattice recover` was cut short while it changed over; nothing is lost",
+            hint=f"lattice recover {path} --yes, which finishes it",
+        )
+
+
+def write_identity(fs: FileSystem, path: str, identity: Identity) -> None:
+    """Write it aside, fsync, rename, fsync the directory (SAFETY 20). Raises StorageFailed."""
+    aside = join(path, IDENTITY_ASIDE)
+    file = fs.open(aside, create=True)
+    try:
+        file.truncate(0)
+        file.write_at(0, _encode(identity))
+        file.datasync()
+    finally:
+        file.close()
+    fs.rename(aside, join(path, IDENTITY))
+    fs.sync_dir(path)
+
+
 def read_identity(fs: FileSystem, path: str) -> Identity | None:
     """The identity of the data directory at ``path``, None if there is none. Takes no lock.
 
     Raises StorageDamaged, Fatal (newer format), StorageFailed.
     """
-    file_path = join(path, _IDENTITY)
+    file_path = join(path, IDENTITY)
     try:
         file = fs.open_read_only(file_path)
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 Takes no lock and repairs nothing, so it may run beside a living node; what that node is writing just then
 may look like a tear. Unlike recovery it goes on after damage, with the next segment, and never refuses
-what it can show.
+what it can show. One segment at a time is in memory, however long the log.
 """
 
 from __future__ import annotations
@@ -68,13 +68,20 @@ Finding: TypeAlias = SegmentFound | RecordFound | SegmentEnd | DamageFound
 
 
 def inspect_log(fs: FileSystem, directory: str) -> Iterator[Finding]:
-    """Everything in the log directory ``directory``, in order. Raises StorageFailed, FileNotFoundError."""
+    """Everything in the log directory ``directory``, in order. Raises StorageFailed, FileNotFoundError.
+
+    A segment that a running node removes meanwhile, since a snapshot covers it, is passed over.
+    """
     segments = [name for name in fs.list_dir(directory) if sequence_of(name) is not None]
     previous: tuple[SegmentHeader, int, int, int] | None = None
     for position, name in enumerate(segments):
         path = join(directory, name)
         is_last = position == len(segments) - 1
-        data = read_file(fs, path)
+        try:
+            data = read_file(fs, path)
+        except FileNotFoundError:
+            previous = None
+            continue
         try:
             header = decode_header(data)
         except (BadHeader, Fatal) as error:

@@ -11,6 +11,9 @@ Log and snapshots are written one after the other, so a crash leaves them in one
 
 A file is read once: whoever makes the state out of it does so while it is being checked, and throws away what
 was made should the check fail in the end. For a large state that is the longer part of a start.
+
+:func:`restart` repairs on the way, and leaves a log open for appending. :func:`examine` comes to the same state and
+touches nothing: it is for looking at the directory of a node that does not run.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from lattice_core.errors import Fatal, StorageDamaged
 from lattice_core.raft.types import Entry, HardState, RecoveredState, SnapshotMeta
 from lattice_core.storage.filesystem import FileSystem
-from lattice_core.storage.recovery import DAMAGE_HINT, Recovery, TornTail
+from lattice_core.storage.recovery import DAMAGE_HINT, Recovery, TornTail, read_log, recovery_of
 from lattice_core.storage.snapshots import SnapshotHeader, SnapshotReader, list_snapshots, remove_strays
 from lattice_core.storage.wal import DEFAULT_SEGMENT_BYTES, Wal
 
@@ -39,9 +42,23 @@ class SnapshotMarkBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """The state to start from. ``snapshot_path`` is the file that goes with it, ``loaded`` what ``load`` made of it;
+    None where there is no snapshot but the first configuration."""
+
+    state: RecoveredState
+    snapshot_path: str | None
+    loaded: object
+    torn: TornTail | None
+    damaged_snapshots: tuple[str, ...]
+    """Newer files that were passed over; worth a line in the log."""
+    newer_than_mark: bool
+    """The log does not know of this snapshot yet (SAFETY 29)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
-    """A log open for appending, and the state to start from. ``snapshot_path`` is the file that goes with it,
-    ``loaded`` what ``load`` made of it; None where there is no snapshot but the first configuration."""
+    """A log open for appending, and what was :class:`Found`."""
 
     wal: Wal
     state: RecoveredState
@@ -49,7 +66,6 @@ class Restart:
     loaded: object
     torn: TornTail | None
     damaged_snapshots: tuple[str, ...]
-    """Newer files that were passed over; worth a line in the log."""
 
 
 def restart(
@@ -73,15 +89,33 @@ def restart(
     remove_strays(fs, snapshot_directory)
     wal, recovery = Wal.open(fs, wal_directory, cluster_id, node_id, segment_bytes=segment_bytes)
     try:
-        return _choose(fs, wal, recovery, snapshot_directory, load)
+        found = _choose(fs, recovery, snapshot_directory, load)
+        if found.newer_than_mark:
+            _mark(wal, found.state)
     except BaseException:
         wal.close()
         raise
+    return Restart(wal, found.state, found.snapshot_path, found.loaded, found.torn, found.damaged_snapshots)
 
 
-def _choose(
-    fs: FileSystem, wal: Wal, recovery: Recovery, directory: str, load: Callable[[SnapshotReader], object]
-) -> Restart:
+def examine(
+    fs: FileSystem,
+    wal_directory: str,
+    snapshot_directory: str,
+    cluster_id: int,
+    node_id: int,
+    *,
+    load: Callable[[SnapshotReader], object] = SnapshotReader.verify,
+) -> Found:
+    """What :func:`restart` would start from, changing nothing. Nobody else may write there meanwhile.
+
+    Raises what :func:`restart` does.
+    """
+    recovery = recovery_of(read_log(fs, wal_directory, cluster_id, node_id))
+    return _choose(fs, recovery, snapshot_directory, load)
+
+
+def _choose(fs: FileSystem, recovery: Recovery, directory: str, load: Callable[[SnapshotReader], object]) -> Found:
     published = list_snapshots(fs, directory)
     marked = recovery.state.snapshot
     marked_index = marked.last_included_index if marked is not None else 0
@@ -93,12 +127,12 @@ def _choose(
         state = recovery.starting_from(header.meta)
         if state is None:
             continue
-        if header.meta.last_included_index > marked_index:
+        newer = header.meta.last_included_index > marked_index
+        if newer:
             state = _catch_up_term(state, header.meta)
-            _mark(wal, state, header.meta)
-        return Restart(wal, state, path, loaded, recovery.torn, tuple(published[:position]))
+        return Found(state, path, loaded, recovery.torn, tuple(published[:position]), newer)
     if marked_index == 0:
-        return Restart(wal, recovery.state, None, None, recovery.torn, tuple(published))
+        return Found(recovery.state, None, None, recovery.torn, tuple(published), False)
     raise StorageDamaged(
         f"{directory} has no whole snapshot that the log continues (the log needs one at {marked_index} or, "
         f"as far back as it reaches, at {recovery.base_index})",
@@ -131,8 +165,10 @@ def _catch_up_term(state: RecoveredState, meta: SnapshotMeta) -> RecoveredState:
     return dataclasses.replace(state, hard_state=HardState(meta.last_included_term, None))
 
 
-def _mark(wal: Wal, state: RecoveredState, meta: SnapshotMeta) -> None:
+def _mark(wal: Wal, state: RecoveredState) -> None:
     """Mark a snapshot that was published before a crash; what the log holds after it stays only if it continues."""
+    meta = state.snapshot
+    assert meta is not None
     cut = None if state.entries else meta.last_included_index + 1
     wal.write([SnapshotMarkBatch(meta, truncate_from=cut, hard_state=state.hard_state)])
     wal.sync()

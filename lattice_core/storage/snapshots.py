@@ -45,7 +45,9 @@ KEPT: Final = 2
 MAX_CHUNK_BYTES: Final = 64 << 20
 """No writer makes one nearly as large; a larger length is damage, and must not be believed and allocated."""
 
-_MAGIC = b"LatticeS"
+MAGIC: Final = b"LatticeS"
+"""How every snapshot file begins."""
+
 _PREFIX = struct.Struct("<8sIII")  # magic, format version, header length, header CRC
 _CHUNK = struct.Struct("<II")  # length, CRC-32C
 _END = struct.Struct("<IQ32s")  # zero, number of chunks, digest
@@ -131,7 +133,7 @@ class SnapshotWriter:
             ]
         )
         try:
-            self._put(_PREFIX.pack(_MAGIC, FORMAT_VERSION, len(packed), _header_crc(FORMAT_VERSION, packed)) + packed)
+            self._put(_PREFIX.pack(MAGIC, FORMAT_VERSION, len(packed), _header_crc(FORMAT_VERSION, packed)) + packed)
         except BaseException:
             self.abort()
             raise
@@ -179,6 +181,8 @@ class SnapshotReader:
         self._digest = hashlib.blake2b(digest_size=32)
         self._offset = 0
         self.size_bytes = self._file.size()
+        self.content_digest: bytes | None = None
+        """What the file's digest is, once it has been checked: after the last chunk."""
         self.header = self._read_header()
 
     def __enter__(self) -> SnapshotReader:
@@ -189,6 +193,11 @@ class SnapshotReader:
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the file has been read."""
+        return self._offset
 
     def chunks(self) -> Generator[bytes, None, None]:
         """The chunks in order, each after its CRC was checked; the digest is checked after the last."""
@@ -232,7 +241,7 @@ class SnapshotReader:
         if len(prefix) < _PREFIX.size:
             raise self._damaged(0, "it is too short to be a snapshot")
         magic, version, length, crc = _PREFIX.unpack(prefix)
-        if magic != _MAGIC:
+        if magic != MAGIC:
             raise self._damaged(0, "it is not a Lattice snapshot")
         packed = self._file.read_at(_PREFIX.size, length) if length <= self.size_bytes else b""
         if len(packed) != length or _header_crc(version, packed) != crc:
@@ -263,6 +272,8 @@ class SnapshotReader:
             raise self._damaged(at, "its digest is wrong")
         if at + _END.size != self.size_bytes:
             raise self._damaged(at + _END.size, "something follows its end")
+        self._offset = self.size_bytes
+        self.content_digest = digest
 
     def _damaged(self, offset: int, reason: str) -> StorageDamaged:
         self._file.close()

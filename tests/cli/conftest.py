@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1] / "server"))  # saved_data
 
 from cli_fixtures import node, report
 
@@ -25,6 +26,8 @@ from lattice_core.client import (
     NodeStatus,
     PutResult,
     RangeResult,
+    SnapshotSaved,
+    SnapshotTaken,
     Transfer,
 )
 
@@ -122,6 +125,14 @@ class MemoryClient:
     def _change(self) -> MembershipChanged:
         assert self.changed is not None, "say first what it comes to"
         return self.changed
+
+    def take_snapshot(self, member: str | None, *, timeout: float | None) -> tuple[SnapshotTaken, ...]:
+        self._called("take_snapshot", member, timeout=timeout)
+        return (SnapshotTaken(member or "n1", True, 9, 2, "/d/9.snap", 100, 1.5),)
+
+    def save_snapshot(self, path: Path, *, progress: Any, timeout: float | None) -> SnapshotSaved:
+        self._called("save_snapshot", path, timeout=timeout)
+        return SnapshotSaved(str(path), "n1", 9, 2, 100, replaced=f"{path}.part")
 
     def add(self, key: bytes, value: bytes) -> None:
         self.kvs[key] = KeyValue(key, value, 3, 7, 2, None)

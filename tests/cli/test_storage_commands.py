@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
 
 from lattice_cli.demo.processes import LocalCluster
+from lattice_cli.main import run
 from lattice_core.client import Client
 from lattice_core.kv import StateMachine
 from lattice_core.kv import commands as c
 from lattice_core.raft.types import Configuration, Entry, HardState, Member, SnapshotMeta
 from lattice_core.storage.filesystem import RealFileSystem
+from lattice_core.storage.inspect import Finding, RecordFound, SegmentEnd, SegmentFound
 from lattice_core.storage.snapshots import SnapshotHeader, SnapshotWriter
 from lattice_core.storage.wal import Wal
 
@@ -158,6 +162,51 @@ def test_a_directory_without_a_log_is_refused_in_one_line(lattice: Lattice, tmp_
     for directory in (tmp_path, tmp_path / "none"):
         code, out, err = lattice("wal", "inspect", str(directory))
         assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("command", [["take"], ["save", "b.snap"]])
+def test_a_timeout_counts_only_if_it_was_asked_for_be_it_that_of_other_commands(
+    lattice: Lattice, client: Any, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def used(*arguments: str) -> object:
+        assert lattice("snapshot", *command, *arguments)[0] == 0
+        return client.calls[-1][2]["timeout"]
+
+    assert used() is None, "a snapshot may take longer than an operation"
+    assert used("--timeout", "5") == 5.0
+    assert used("--timeout", "7") == 7.0
+    monkeypatch.setenv("LATTICE_TIMEOUT", "5")
+    assert used() == 5.0
+
+
+def test_save_says_that_it_wrote_over_what_a_killed_save_had_left(lattice: Lattice, client: Any) -> None:
+    code, out, err = lattice("snapshot", "save", "b.snap", "-o", "json")
+    assert code == 0
+    assert json.loads(out)["file"] == "b.snap"
+    assert err == "wrote over b.snap.part, which a save that was cut short had left\n"
+
+
+def test_a_log_of_any_length_is_shown_without_being_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 40_000
+
+    def long_log(fs: object, directory: str) -> Iterator[Finding]:
+        yield SegmentFound("1.wal", 1, None)
+        for number in range(count):
+            yield RecordFound("1.wal", number, 9, 1, Entry(number + 1, 1, None))
+        yield SegmentEnd("1.wal", 9, count)
+
+    monkeypatch.setattr("lattice_core.storage.inspect.inspect_log", long_log)
+    (tmp_path / "0000000000000001-0000000000000001.wal").touch()
+    for arguments in (["-o", "json"], ["--records"], ["-o", "raw"], ["-o", "table"]):
+        tracemalloc.start()
+        try:
+            assert run(["wal", "inspect", str(tmp_path), *arguments]) == 0
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 40 * count, f"{arguments}: {peak} bytes for {count} records"
 
 
 @pytest.mark.cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -85,3 +86,39 @@ async def test_a_disk_that_fills_up_while_saving_costs_one_line_and_leaves_no_fi
         monkeypatch.undo()
         await client.save_snapshot(path)
         assert path.read_bytes() == content
+
+
+async def test_what_a_killed_save_has_left_is_written_over_and_told(tmp_path: Path, content: bytes) -> None:
+    part = tmp_path / "saved.snap.part"
+    part.write_bytes(content * 3)
+    async with FakeCluster() as cluster, AsyncClient(await cluster.start("n1")) as client:
+        cluster.members["n1"].snapshot = content
+        saved = await client.save_snapshot(tmp_path / "saved.snap")
+        assert saved.replaced == str(part)
+        assert (tmp_path / "saved.snap").read_bytes() == content
+        assert names(tmp_path) == ["made", "saved.snap"]
+        assert (await client.save_snapshot(tmp_path / "other.snap")).replaced is None
+
+
+async def test_a_file_in_the_way_that_no_save_has_left_is_not_touched(tmp_path: Path, content: bytes) -> None:
+    part = tmp_path / "saved.snap.part"
+    part.write_bytes(b"somebody's own")
+    async with FakeCluster() as cluster, AsyncClient(await cluster.start("n1")) as client:
+        cluster.members["n1"].snapshot = content
+        with pytest.raises(InvalidRequest, match="in the way"):
+            await client.save_snapshot(tmp_path / "saved.snap")
+    assert part.read_bytes() == b"somebody's own"
+    assert names(tmp_path) == ["made", "saved.snap.part"]
+
+
+async def test_two_saves_to_one_file_at_a_time_do_not_mix(tmp_path: Path, content: bytes) -> None:
+    part = tmp_path / "saved.snap.part"
+    with part.open("wb") as other:
+        other.write(content[:100])
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with FakeCluster() as cluster, AsyncClient(await cluster.start("n1")) as client:
+            cluster.members["n1"].snapshot = content
+            with pytest.raises(InvalidRequest, match="another save"):
+                await client.save_snapshot(tmp_path / "saved.snap")
+        assert part.read_bytes() == content[:100]

@@ -170,6 +170,7 @@ def test_a_hello_that_does_not_fit_is_refused_before_consensus_sees_anything(
         assert two.received == []
         assert two.book.bindings == {1: 1001}
         assert reason in caplog.text, "the refuser's log says why"
+        assert len(caplog.records) == 1, "and not again for every attempt from another port"
 
     run(scenario())
 

@@ -106,8 +106,9 @@ class CrashFS:
     def __init__(self) -> None:
         self.names: dict[str, Inode] = {}
         self.durable_names: dict[str, Inode] = {}
-        self.pending_names: list[tuple[str, dict[str, Inode | None]]] = []
+        self.pending_names: list[tuple[str, dict[str, Inode | None], dict[str, bool]]] = []
         self.dirs: set[str] = {"/"}
+        self.durable_dirs: set[str] = {"/"}
         self.locks: set[str] = set()
         self.room = 1 << 40
         self.calls: list[tuple[str, str]] = []
@@ -153,11 +154,33 @@ class CrashFS:
         while path not in self.dirs:
             self.called("mkdir", path)
             self.dirs.add(path)
+            self.durable_dirs.add(path)
             path = parent(path)
 
     def rename(self, src: str, dst: str) -> None:
         self.called("rename", dst)
-        self._change(parent(dst), {src: None, dst: self.names[src]})
+        if src in self.dirs:
+            assert not self.exists(dst), "only an empty directory may be replaced, and nobody should try"
+            names: dict[str, Inode | None] = {}
+            for path, inode in self.names.items():
+                if path.startswith(src + "/"):
+                    names |= {path: None, dst + path[len(src) :]: inode}
+            dirs: dict[str, bool] = {}
+            for path in self.dirs:
+                if path == src or path.startswith(src + "/"):
+                    dirs |= {path: False, dst + path[len(src) :]: True}
+            self._change(parent(dst), names, dirs)
+        else:
+            assert dst not in self.dirs
+            self._change(parent(dst), {src: None, dst: self.names[src]})
+
+    def remove_dir(self, path: str) -> None:
+        self.called("rmdir", path)
+        if path not in self.dirs:
+            raise FileNotFoundError(path)
+        if self.list_dir(path):
+            raise StorageFailed(f"cannot remove directory {path}: directory not empty (ENOTEMPTY)")
+        self._change(parent(path), {}, {path: False})
 
     def remove(self, path: str) -> None:
         self.called("remove", path)
@@ -168,11 +191,12 @@ class CrashFS:
     def sync_dir(self, path: str) -> None:
         self.called("sync_dir", path)
         kept = []
-        for directory, change in self.pending_names:
+        for directory, change, dirs in self.pending_names:
             if directory == path:
                 apply(self.durable_names, change)
+                apply_dirs(self.durable_dirs, dirs)
             else:
-                kept.append((directory, change))
+                kept.append((directory, change, dirs))
         self.pending_names = kept
 
     def lock(self, path: str) -> CrashLock:
@@ -183,6 +207,11 @@ class CrashFS:
             self._change(parent(path), {path: Inode()})
         return CrashLock(self, path)
 
+    def lock_shared(self, path: str) -> CrashLock:
+        if path in self.locks:
+            raise DirectoryInUse(f"{parent(path)} is in use")
+        return CrashLock(self, "nobody's")
+
     def free_bytes(self, path: str) -> int:
         return self.room
 
@@ -191,12 +220,15 @@ class CrashFS:
     def crash(self, rng: random.Random) -> CrashFS:
         """The filesystem as the next boot finds it after the power went."""
         after = CrashFS()
-        after.dirs = set(self.dirs)
-        names = dict(self.durable_names)
+        names, dirs = dict(self.durable_names), set(self.durable_dirs)
         keep = rng.choice((0.0, 0.5, 1.0))
-        for _, change in self.pending_names:
+        for _, change, dir_change in self.pending_names:
             if rng.random() < keep:
                 apply(names, change)
+                apply_dirs(dirs, dir_change)
+        after.dirs, after.durable_dirs = dirs, set(dirs)
+        # A change that took the directory of a later one with it takes that one too.
+        names = {path: inode for path, inode in names.items() if parent(path) in dirs}
         inodes: dict[int, Inode] = {}
         for path, inode in names.items():
             if id(inode) not in inodes:
@@ -208,15 +240,16 @@ class CrashFS:
     def copy(self) -> CrashFS:
         """The same files, all durable, to be damaged at will."""
         other = CrashFS()
-        other.dirs = set(self.dirs)
+        other.dirs, other.durable_dirs = set(self.dirs), set(self.dirs)
         for path, inode in self.names.items():
             other.names[path] = Inode(bytearray(inode.content), bytes(inode.content))
         other.durable_names = dict(other.names)
         return other
 
-    def _change(self, directory: str, change: dict[str, Inode | None]) -> None:
+    def _change(self, directory: str, change: dict[str, Inode | None], dirs: dict[str, bool] | None = None) -> None:
         apply(self.names, change)
-        self.pending_names.append((directory, change))
+        apply_dirs(self.dirs, dirs or {})
+        self.pending_names.append((directory, change, dirs or {}))
 
 
 class Died(BaseException):
@@ -229,6 +262,11 @@ def apply(names: dict[str, Inode], change: dict[str, Inode | None]) -> None:
             names.pop(path, None)
         else:
             names[path] = inode
+
+
+def apply_dirs(dirs: set[str], change: dict[str, bool]) -> None:
+    for path, exists in change.items():
+        dirs.add(path) if exists else dirs.discard(path)
 
 
 def eio() -> StorageFailed:

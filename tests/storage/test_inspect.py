@@ -51,3 +51,18 @@ def test_a_torn_tail_is_told_from_damage():
     fs.names[path].content[:8] = b"notmagic"
     damage, *_ = [finding for finding in inspect_log(fs, DIR) if isinstance(finding, DamageFound)]
     assert (damage.offset, damage.torn) == (0, False)
+
+
+def test_a_segment_that_a_running_node_removes_meanwhile_is_passed_over():
+    fs = CrashFS()
+    create(fs, append(1, 40, size=100), append(41, 80, size=100), append(81, 120, size=100))
+    first, second, *_ = (f"{DIR}/{name}" for name in fs.list_dir(DIR))
+    findings = inspect_log(fs, DIR)
+    found = [next(findings)]
+    fs.remove(first)
+    fs.remove(second)
+    found += list(findings)
+    assert {first} < {finding.path for finding in found}
+    assert second not in {finding.path for finding in found}
+    assert not [finding for finding in found if isinstance(finding, DamageFound)]
+    assert any(isinstance(finding, RecordFound) and finding.path == last_segment(fs) for finding in found)

@@ -27,6 +27,7 @@ COMMANDS = {
     "transfer-leader": "lattice_cli.commands.transfer_leader:transfer_leader",
     "snapshot": "lattice_cli.commands.snapshot:snapshot",
     "wal": "lattice_cli.commands.wal:wal",
+    "bench": "lattice_cli.commands.bench:bench",
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
     "config": "lattice_cli.commands.config:config",
@@ -86,7 +87,7 @@ class LazyGroup(Group):
 @rich_click.command_panel("Run nodes", commands=["demo", "start", "config"])
 @rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas"])
 @rich_click.command_panel("Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal"])
-@rich_click.command_panel("Trust nothing", commands=["sim", "verify"])
+@rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify"])
 @rich_click.command_panel("Shell", commands=["completion"])
 @common_options
 def cli() -> None:

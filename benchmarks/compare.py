@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"comma-separated, of {', '.join(MEASUREMENTS)}")
     parser.add_argument("--rounds", type=int, help="of A B")
     parser.add_argument("--seconds", type=float, help="of each measurement")
+    parser.add_argument("--load-keys", type=int, help="of the bulk load")
     parser.add_argument("--kills", type=int, help="of the leader, for each system")
     parser.add_argument("--saturation", type=float, metavar="SECONDS", help="while elections are counted")
     parser.add_argument("--no-pysyncobj", action="store_true", help="Lattice and etcd only")
@@ -105,6 +106,7 @@ def main() -> int:
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     changes = {"rounds": options.rounds, "seconds": options.seconds, "kills": options.kills}
+    changes |= {"load_keys": options.load_keys}
     changes |= {"saturation_seconds": options.saturation, "growth": options.growth or None}
     plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
     options.only = (

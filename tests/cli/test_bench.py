@@ -30,7 +30,7 @@ def plan(**changes: Any) -> Plan:
         "timeout_seconds": 1.0,
         "callers": 4,
         "processes": 1,
-        "seconds": 0.2,
+        "seconds": 0.4,
         "warm_up_seconds": 0.0,
         "value_bytes": 8,
         "mix": "put",
@@ -195,19 +195,20 @@ def test_with_a_rate_a_stall_shows_in_every_operation_that_was_due_meanwhile() -
             return asyncio.sleep(0.3)
         return None
 
-    closed = work(plan(callers=1, seconds=0.6), Register(stall))
+    closed = work(plan(callers=1, seconds=1.5), Register(stall))
     stalled.clear()
-    due = work(plan(callers=1, seconds=0.6, rate=100.0), Register(stall))
+    due = work(plan(callers=1, seconds=1.5, rate=100.0), Register(stall))
     slow = 50 * MS
-    assert closed.puts.counts_between([slow])[1] == 1
-    assert due.puts.counts_between([slow])[1] >= 15  # of the 30 that were due within the stall
-    assert due.puts.count <= 61
+    seen, late = (tally.puts.counts_between([slow])[1] for tally in (closed, due))
+    assert late >= 15  # of the 25 that were due while it stood still, more than 50 ms before it went on
+    assert 1 <= seen < late
+    assert due.puts.count <= 151
 
 
 def test_the_end_does_not_wait_for_what_never_ends() -> None:
     tally = work(plan(seconds=0.1), Register(lambda _op, _key: asyncio.sleep(3600)))
     assert tally.count == 0
-    assert tally.oldest_unanswered_ns == pytest.approx(0.1e9, rel=0.1)
+    assert 0 < tally.oldest_unanswered_ns <= 100 * MS
     assert tally.longest_gap_ns == pytest.approx(0.1e9, rel=0.01)
 
 

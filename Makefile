@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit cluster proto format sim bench clean completions
+.PHONY: help demo test check unit cluster proto format sim bench compare profile clean completions
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -20,6 +20,11 @@ $(VENV)/.run: pyproject.toml
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@echo "installing what the tests need into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.run
+	@echo "installing what the comparison and the profile need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 demo: $(VENV)/.run ## A real three-node cluster: elects, writes, loses its leader, carries on
@@ -45,6 +50,12 @@ sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.
 
 bench: $(VENV)/.dev ## The figures of issue 2: puts a second, latency, fail-over
 	$(BIN)/python benchmarks/put_latency.py
+
+compare: $(VENV)/.bench ## Beside a real etcd and PySyncObj: make compare COMPARE_ARGS=--quick (benchmarks/README.md)
+	$(BIN)/python benchmarks/compare.py $(COMPARE_ARGS)
+
+profile: $(VENV)/.bench ## Where the time goes: flame graphs, threads, one put step by step, into profile/
+	$(BIN)/python benchmarks/profile_server.py $(PROFILE_ARGS)
 
 proto: $(VENV)/.dev ## Generate lattice_core/rpc/pb from proto/
 	$(BIN)/python tools/generate_proto.py

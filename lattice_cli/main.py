@@ -28,6 +28,7 @@ COMMANDS = {
     "snapshot": "lattice_cli.commands.snapshot:snapshot",
     "wal": "lattice_cli.commands.wal:wal",
     "recover": "lattice_cli.commands.recover:recover",
+    "bench": "lattice_cli.commands.bench:bench",
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
     "config": "lattice_cli.commands.config:config",
@@ -89,7 +90,7 @@ class LazyGroup(Group):
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )
-@rich_click.command_panel("Trust nothing", commands=["sim", "verify"])
+@rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify"])
 @rich_click.command_panel("Shell", commands=["completion"])
 @common_options
 def cli() -> None:

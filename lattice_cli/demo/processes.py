@@ -158,8 +158,12 @@ class LocalCluster:
                 self.kill(node.name)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def command(self, node: LocalNode) -> list[str]:
+        """What runs a node. For subclasses: the same under a profiler, say."""
+        return [sys.executable, "-m", "lattice_cli", "start", *node.arguments]
+
     def _spawn(self, node: LocalNode) -> None:
-        command = [sys.executable, "-m", "lattice_cli", "start", *node.arguments]
+        command = self.command(node)
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
         # Settings of the caller's environment are meant for other nodes than these.

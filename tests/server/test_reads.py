@@ -53,7 +53,8 @@ class Desk:
         self.now_ns = 100 * SECOND
         self.heard_seconds = 0.01
         self.machine = StateMachine()
-        directory = PeerDirectory(LocalIdentity(7, 1, "n1", "c:1", "h:1", "t", 5), NoBook(), lambda: MEMBERS, print)
+        identity = LocalIdentity(7, 1, "n1", "c:1", "h:1", "t", 5)
+        directory = PeerDirectory(identity, NoBook(), lambda: MEMBERS, lambda: (0, MEMBERS), print, print)
         self.replies: list[Answers | kv_pb2.ErrorDetail] = []
         self.reads = Reads(
             self.core,

@@ -282,3 +282,14 @@ def test_a_key_that_is_written_twice_is_refused_before_anything_is_sent(
     code, out, err = lattice("txn", "-f", str(path))
     assert (code, out) == (2, "")
     assert "puts b'a' twice" in err
+
+
+def test_the_example_in_the_documentation_is_a_transaction() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "transactions.md").read_text()
+    (example,) = [block for block in text.split("```\n") if block.startswith("when:")]
+    found = parse(example.encode(), "docs/transactions.md")
+    assert [len(part) for part in (found.when, found.then, found.otherwise)] == [2, 2, 1]
+    assert [str(each.comparison) for each in found.when] == [
+        "key(b'stock/apples').value == b'5'",
+        "key(b'orders/7').version == 0",
+    ]

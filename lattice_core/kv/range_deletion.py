@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 STEP_KEYS: Final = 4096
 """Keys taken out at a time: 2 to 5 ms."""
 
+STEP_KEYS_UNDER_A_VIEW: Final = 1024
+"""The same while a snapshot is being taken, which each key has to be put aside for: 3 µs."""
+
 _digest_of = itemgetter(DIGEST)
 
 
@@ -46,11 +49,13 @@ class RangeDeletion:
             if not self._remembers:
                 store._forget_history()
 
-    def step(self, max_keys: int = STEP_KEYS) -> bool:
+    def step(self, max_keys: int | None = None) -> bool:
         """Take some more keys out; whether there are any left."""
         if not self._left:
             return False
         store = self._store
+        if max_keys is None:
+            max_keys = STEP_KEYS_UNDER_A_VIEW if store._views else STEP_KEYS
         count = min(max_keys, self._left)
         low: int = store._keys.bisect_left(self._start)
         keys = list(store._keys.islice(low, low + count))

@@ -58,11 +58,11 @@ class StoreView:
         records, replaced = self._store._records, self._replaced
         size = 0
         while not items:
+            # The first of both are among the first of each: no more than that is looked at, however many there are.
             keys = list(islice(self._store._keys.irange(self._cursor, None, (False, True)), max_items))
-            last = keys[-1] if len(keys) == max_items else None
-            keys_deleted = list(self._deleted.irange(self._cursor, last, (False, True)))
-            if keys_deleted:
-                keys = sorted({*keys, *keys_deleted})
+            deleted = list(islice(self._deleted.irange(self._cursor, None, (False, True)), max_items))
+            if deleted:
+                keys = sorted({*keys, *deleted})[:max_items]
             if not keys:
                 self._exhausted = True
                 self._detach()

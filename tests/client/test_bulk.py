@@ -225,7 +225,7 @@ async def test_a_cancelled_load_gives_up_what_it_has_under_way() -> None:
 
 async def test_large_values_go_in_smaller_batches() -> None:
     async with FakeCluster() as cluster, AsyncClient(await cluster.start("n1")) as client:
-        await client.put_many((f"k{number}", bytes(200_000)) for number in range(6))
+        await client.put_many((f"k{number}", bytes(400_000)) for number in range(6))
         assert sizes(cluster) == [2, 2, 2]
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "get": "lattice_cli.commands.get:get",
     "delete": "lattice_cli.commands.delete:delete",
     "cas": "lattice_cli.commands.cas:cas",
+    "txn": "lattice_cli.commands.txn:txn",
     "status": "lattice_cli.commands.status:status",
     "cluster": "lattice_cli.commands.cluster:cluster",
     "transfer-leader": "lattice_cli.commands.transfer_leader:transfer_leader",
@@ -86,7 +87,7 @@ class LazyGroup(Group):
 )
 @click.version_option(__version__, "-V", "--version", message="lattice %(version)s")
 @rich_click.command_panel("Run nodes", commands=["demo", "start", "config"])
-@rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas"])
+@rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas", "txn"])
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )

@@ -7,6 +7,7 @@
     │   ├── Unavailable                no member could take it in time                    (exit 3)
     │   │   ├── NotLeader              ask the leader instead; carries a hint
     │   │   ├── NoLeader               an election is under way; wait and try again
+    │   │   ├── TooStale               older than the read allows; ask the leader, or another member
     │   │   └── Busy                   a bounded queue is full; slow down and try again
     │   ├── InvalidRequest             the request itself is wrong; correct it            (exit 2)
     │   │   └── TooLarge               over a limit; carries limit and actual size
@@ -66,6 +67,10 @@ class NotLeader(Unavailable):
 
 class NoLeader(Unavailable):
     """There is no leader at the moment, as far as the member asked knows."""
+
+
+class TooStale(Unavailable):
+    """No member that could be asked knows its state to be as new as ``max_stale`` demands."""
 
 
 class Busy(Unavailable):

@@ -1,7 +1,9 @@
-"""``lattice get``: read a key, or all keys with a prefix."""
+"""``lattice get``: read a key, or all keys of a range."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,15 +14,34 @@ from lattice_cli.options import Globals, as_bytes, checked_key, common_options, 
 from lattice_cli.render.text import printable
 
 if TYPE_CHECKING:
-    from lattice_core.client import Client, Consistency, KeyValue
+    from lattice_core.client import Client, Consistency, KeyValue, RangeResult
 
-PAGE_KEYS = 1000
-"""Asked for at once when everything with a prefix is wanted: a page of small values is well below a message."""
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be read, and how fresh it must be."""
+
+    start: bytes
+    end: bytes
+    limit: int | None
+    reverse: bool
+    keys_only: bool
+    count_only: bool
+    revision: int | None
+    consistency: Consistency
+    max_stale: float | None
 
 
 @rich_click.command()
 @click.argument("key")
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY ('' for all), in order.")
+@click.option(
+    "--range-end", metavar="END", help="Every key from KEY up to END, without END ('': to the last), in order."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Of a range: at most N keys.")
+@click.option("--reverse", is_flag=True, help="Of a range: from its end.")
+@click.option("--keys-only", is_flag=True, help="Of a range: the keys without their values.")
+@click.option("--count-only", is_flag=True, help="Of a range: only how many keys there are.")
 @click.option("--revision", type=click.IntRange(min=1), metavar="N", help="As it was at revision N.")
 @click.option(
     "--consistency",
@@ -29,80 +50,157 @@ PAGE_KEYS = 1000
     show_default=True,
     help="lease: one round trip less, as long as clocks keep time. stale: any member, maybe old.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --prefix: at most N keys.")
+@click.option(
+    "--max-stale",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="With --consistency stale: no older than this, or another member is asked.",
+)
 @common_options
+@rich_click.option_panel("Ranges", options=[
+    "--prefix", "--range-end", "--limit", "--reverse", "--keys-only", "--count-only",
+])  # fmt: skip
 @click.pass_context
 def get(
     ctx: click.Context,
     key: str,
     prefix: bool,
+    range_end: str | None,
+    limit: int | None,
+    reverse: bool,
+    keys_only: bool,
+    count_only: bool,
     revision: int | None,
     consistency: Consistency,
-    limit: int | None,
+    max_stale: float | None,
 ) -> None:
     """Print the value of KEY: a table on a terminal, else its bytes exactly, without a newline added.
 
-    Exits with 1 if there is no such key. With --prefix, other programs get KEY, a tab and the value, a line each;
-    use -o json for values with tabs or newlines in them.
+    Exits with 1 if there is no such key. Of a range (--prefix, --range-end) other programs get KEY, a tab and the
+    value, a line each; use -o json for values with tabs or newlines in them, {"revision","kvs":[...],"more","count"}.
+    A range of any size is read at one revision. Exits with 1 too if that revision is no longer kept.
     """
     options = resolve(ctx)
-    if limit is not None and not prefix:
-        raise click.UsageError("--limit goes with --prefix", ctx=ctx)
-    name = as_bytes(key)
+    is_range = prefix or range_end is not None
+    _check_usage(ctx, prefix, range_end, consistency, max_stale)
+    for name, given in (("limit", limit), ("reverse", reverse), ("keys-only", keys_only), ("count-only", count_only)):
+        if given and not is_range:
+            raise click.UsageError(f"--{name} goes with --prefix or --range-end", ctx=ctx)
+        if given and count_only and name != "count-only":
+            raise click.UsageError(f"--count-only and --{name} exclude each other", ctx=ctx)
+    name_ = as_bytes(key)
+    start, end = _bounds(name_, prefix, None if range_end is None else as_bytes(range_end))
+    wanted = _Wanted(start, end, limit, reverse, keys_only, count_only, revision, consistency, max_stale)
     with options.client() as client:
-        if prefix:
-            kvs, at = _all_with_prefix(client, name, revision, limit, consistency)
+        if is_range:
+            _show_range(options, wanted, _pages(client, wanted))
         else:
-            # The first key with this prefix is the key itself, if there is such a key. A range rather than a
-            # get, because its answer also names the store's revision.
-            checked_key("get", name)
-            found = client.range(prefix=name, limit=1, revision=revision, consistency=consistency)
-            kvs, at = [kv for kv in found.kvs if kv.key == name], found.revision
-    _print(options, kvs, at, prefix)
-    if not kvs and not prefix:
-        when = f" at revision {revision}" if revision else ""
-        raise Negative(f"get {printable(name)}: not found{when}", hint="lattice get --prefix ''")
+            _show_one(options, wanted, client)
 
 
-def _all_with_prefix(
-    client: Client, prefix: bytes, revision: int | None, limit: int | None, consistency: Consistency
-) -> tuple[list[KeyValue], int]:
-    """Page by page, all of it at the revision of the first page."""
+def _check_usage(
+    ctx: click.Context, prefix: bool, range_end: str | None, consistency: str, max_stale: float | None
+) -> None:
+    if prefix and range_end is not None:
+        raise click.UsageError("--prefix and --range-end exclude each other", ctx=ctx)
+    if max_stale is not None and consistency != "stale":
+        raise click.UsageError("--max-stale goes with --consistency stale", ctx=ctx)
+
+
+def _bounds(key: bytes, prefix: bool, range_end: bytes | None) -> tuple[bytes, bytes]:
+    from lattice_core.errors import InvalidRequest
     from lattice_core.kv.commands import prefix_range
 
-    start, end = prefix_range(prefix)
-    kvs: list[KeyValue] = []
-    first_revision: int | None = None
-    while True:
-        page = client.range(
-            start=start,
-            end=end or None,
-            limit=PAGE_KEYS if limit is None else min(PAGE_KEYS, limit - len(kvs)),
-            revision=revision,
-            consistency=consistency,
+    if range_end is None:
+        if not prefix:
+            checked_key("get", key)
+        return prefix_range(key)
+    if range_end and range_end <= key:
+        raise InvalidRequest(
+            f"get: the end {printable(range_end)} is not after {printable(key)}", hint="lattice get KEY --range-end END"
         )
-        kvs += page.kvs
-        if first_revision is None:
-            first_revision = page.revision
-            revision = revision or page.revision or None
-        if not page.more or not page.kvs or len(kvs) == limit:
-            return kvs, first_revision
-        start = page.kvs[-1].key + b"\0"
+    return key, range_end
 
 
-def _print(options: Globals, kvs: list[KeyValue], revision: int, prefix: bool) -> None:
+def _pages(client: Client, wanted: _Wanted) -> Iterator[RangeResult]:
+    """Page by page, all of it at the revision of the first."""
+    from lattice_core.client.pages import PAGE_KEYS, Pages
+
+    pages = Pages((wanted.start, wanted.end), wanted.limit, wanted.revision, wanted.reverse, PAGE_KEYS)
+    while (page := pages.next_page()) is not None:
+        found = client.range(
+            **page,
+            keys_only=wanted.keys_only,
+            count_only=wanted.count_only,
+            reverse=wanted.reverse,
+            consistency=wanted.consistency,
+            max_stale=wanted.max_stale,
+        )
+        pages.took(found)
+        yield found
+
+
+def _show_one(options: Globals, wanted: _Wanted, client: Client) -> None:
+    # The first key with this prefix is the key itself, if there is such a key. A range rather than a get, because its
+    # answer also names the store's revision.
+    found = next(_pages(client, replace(wanted, limit=1)))
+    kvs = [kv for kv in found.kvs if kv.key == wanted.start]
     if options.output == "json":
         from lattice_cli.render import documents
 
-        documents.print_document(documents.get_document(kvs, revision))
-    elif not kvs:
-        return
-    elif options.output == "table":
-        from lattice_cli.render import tables
-        from lattice_cli.render.console import data_console
-
-        tables.show(data_console(no_color=options.no_color), tables.key_values(kvs))
-    else:
+        documents.print_document(documents.get_document(kvs, found.revision))
+    elif kvs and options.output == "table":
+        _show_table(options, kvs, keys_only=False)
+    elif kvs:
         from lattice_cli.render.console import write_bytes
 
-        write_bytes(b"".join(kv.key + b"\t" + kv.value + b"\n" for kv in kvs) if prefix else kvs[0].value)
+        write_bytes(kvs[0].value)
+    if not kvs:
+        when = f" at revision {wanted.revision}" if wanted.revision else ""
+        raise Negative(f"get {printable(wanted.start)}: not found{when}", hint="lattice get --prefix ''")
+
+
+def _show_range(options: Globals, wanted: _Wanted, pages: Iterator[RangeResult]) -> None:
+    first = next(pages)
+    if options.output == "raw":
+        _write_range(wanted, first, pages)
+        return
+    kvs = [*first.kvs, *(kv for page in pages for kv in page.kvs)]
+    if options.output == "json":
+        from lattice_cli.render import documents
+
+        more = not wanted.count_only and len(kvs) < first.count
+        documents.print_document(
+            documents.range_document(kvs, first.revision, more, first.count, keys_only=wanted.keys_only)
+        )
+    elif wanted.count_only:
+        from lattice_cli.render import lines
+        from lattice_cli.render.text import plural
+
+        lines.record(plural(first.count, "key"))
+    elif kvs:
+        _show_table(options, kvs, keys_only=wanted.keys_only)
+
+
+def _write_range(wanted: _Wanted, first: RangeResult, pages: Iterator[RangeResult]) -> None:
+    """As it comes: a range may be larger than memory."""
+    from lattice_cli.render import lines
+    from lattice_cli.render.console import write_bytes
+
+    if wanted.count_only:
+        lines.record(first.count)
+        return
+    page: RangeResult | None = first
+    while page is not None:
+        if wanted.keys_only:
+            write_bytes(b"".join(kv.key + b"\n" for kv in page.kvs))
+        else:
+            write_bytes(b"".join(kv.key + b"\t" + kv.value + b"\n" for kv in page.kvs))
+        page = next(pages, None)
+
+
+def _show_table(options: Globals, kvs: list[KeyValue], *, keys_only: bool) -> None:
+    from lattice_cli.render import tables
+    from lattice_cli.render.console import data_console
+
+    tables.show(data_console(no_color=options.no_color), tables.key_values(kvs, keys_only=keys_only))

@@ -34,6 +34,11 @@ from lattice_cli.options import common_options
 @click.option("--heartbeat-ms", type=int, metavar="MS", help="[default: 100]")
 @click.option("--election-timeout-min-ms", type=int, metavar="MS", help="[default: 500]")
 @click.option("--election-timeout-max-ms", type=int, metavar="MS", help="[default: 1000]")
+@click.option(
+    "--read-mode",
+    type=click.Choice(["read-index", "lease"]),
+    help="How linearizable reads are confirmed; lease: without a round, if clocks keep time. [default: read-index]",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @common_options

@@ -26,19 +26,26 @@ def put_document(key: bytes, revision: int, stored: bool = True) -> dict[str, An
 
 
 def get_document(kvs: Iterable[KeyValue], revision: int) -> dict[str, Any]:
+    return {"revision": revision, "kvs": [key_value_document(kv) for kv in kvs]}
+
+
+def range_document(
+    kvs: Iterable[KeyValue], revision: int, more: bool, count: int, *, keys_only: bool = False
+) -> dict[str, Any]:
+    """``count`` is that of the whole range; ``more`` says that keys of it were left out."""
+    shown = [key_value_document(kv, keys_only=keys_only) for kv in kvs]
+    return {"revision": revision, "kvs": shown, "more": more, "count": count}
+
+
+def key_value_document(kv: KeyValue, *, keys_only: bool = False) -> dict[str, Any]:
+    """Without the value where only keys were asked for: it is not empty, but not known."""
     return {
-        "revision": revision,
-        "kvs": [
-            {
-                "key": json_bytes(kv.key),
-                "value": json_bytes(kv.value),
-                "create_revision": kv.create_revision,
-                "mod_revision": kv.mod_revision,
-                "version": kv.version,
-                "lease": None if kv.lease is None else hex_id(kv.lease),
-            }
-            for kv in kvs
-        ],
+        "key": json_bytes(kv.key),
+        **({} if keys_only else {"value": json_bytes(kv.value)}),
+        "create_revision": kv.create_revision,
+        "mod_revision": kv.mod_revision,
+        "version": kv.version,
+        "lease": None if kv.lease is None else hex_id(kv.lease),
     }
 
 

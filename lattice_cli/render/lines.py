@@ -16,6 +16,11 @@ def record(*values: object) -> None:
     write_line("\t".join(_field(value) for value in values))
 
 
+def write(*fields: str) -> None:
+    """One line of fields as they are, where an empty one means something."""
+    write_line("\t".join(fields))
+
+
 def _field(value: object) -> str:
     if value is None or value == "":
         return "-"

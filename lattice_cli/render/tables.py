@@ -32,11 +32,13 @@ def new_table(*headings: tuple[str, str]) -> Table:
     return table
 
 
-def key_values(kvs: Iterable[KeyValue]) -> RenderableType:
+def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False) -> RenderableType:
     """What ``get`` found."""
-    table = new_table(("KEY", "<"), ("VALUE", "<"), ("REVISION", ">"), ("VERSION", ">"))
+    value = () if keys_only else (("VALUE", "<"),)
+    table = new_table(("KEY", "<"), *value, ("REVISION", ">"), ("VERSION", ">"))
     for kv in kvs:
-        table.add_row(printable(kv.key), printable(kv.value), str(kv.mod_revision), str(kv.version))
+        shown = () if keys_only else (printable(kv.value),)
+        table.add_row(printable(kv.key), *shown, str(kv.mod_revision), str(kv.version))
     return table
 
 

@@ -9,13 +9,31 @@
         found = client.get("greeting")      # None, or a KeyValue
         print(found.value)                  # b'hello'
 
+Transactions read as they are meant (``key``, ``put`` and so on make their parts)::
+
+        moved = client.txn(when=[key("a").value == b"1"], then=[put("a", b"0"), put("b", b"1")])
+
 Any member's address will do: the client finds the leader, follows it, and learns the other members.
 Errors are :mod:`lattice_core.errors`; their type says whether an operation was not applied (``NotApplied``)
 or may have been (``OutcomeUnknown``).
 """
 
-from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient, Data
+from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
+from lattice_core.client.arguments import Data
+from lattice_core.client.bulk import AsyncBatch, Batch
 from lattice_core.client.sync import Client
+from lattice_core.client.txn import (
+    Comparison,
+    Subject,
+    TxnOp,
+    delete,
+    delete_range,
+    get,
+    get_range,
+    key,
+    keys,
+    put,
+)
 from lattice_core.client.types import (
     CasResult,
     ClusterStatus,
@@ -25,21 +43,27 @@ from lattice_core.client.types import (
     MemberReport,
     MembershipChanged,
     NodeStatus,
+    PutManyResult,
     PutResult,
     QuorumReport,
     RangeResult,
     SnapshotSaved,
     SnapshotTaken,
     Transfer,
+    TxnOpResult,
+    TxnResult,
 )
 
 __all__ = [
     "DEFAULT_ENDPOINT",
     "DEFAULT_TIMEOUT_SECONDS",
+    "AsyncBatch",
     "AsyncClient",
+    "Batch",
     "CasResult",
     "Client",
     "ClusterStatus",
+    "Comparison",
     "Consistency",
     "Data",
     "DeleteResult",
@@ -47,10 +71,22 @@ __all__ = [
     "MemberReport",
     "MembershipChanged",
     "NodeStatus",
+    "PutManyResult",
     "PutResult",
     "QuorumReport",
     "RangeResult",
     "SnapshotSaved",
     "SnapshotTaken",
+    "Subject",
     "Transfer",
+    "TxnOp",
+    "TxnOpResult",
+    "TxnResult",
+    "delete",
+    "delete_range",
+    "get",
+    "get_range",
+    "key",
+    "keys",
+    "put",
 ]

@@ -4,14 +4,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias, overload
+from typing import Any, Final, Literal, Self, overload
 
 from lattice_core.client import cluster, membership
+from lattice_core.client.arguments import (
+    Data,
+    bounds,
+    cas_op,
+    checked_limit,
+    checked_revision,
+    delete_op,
+    delete_range_op,
+    level_of,
+    prefixed,
+    put_op,
+    size_of,
+    to_bytes,
+    validate,
+)
+from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items, put_many
 from lattice_core.client.channels import AddressBook, parse_endpoints
 from lattice_core.client.engine import Engine
+from lattice_core.client.pages import PAGE_KEYS, Pages
 from lattice_core.client.reads import COUNT_ONLY, GET, KEYS_ONLY, RANGE, REVERSE
+from lattice_core.client.txn import Comparison, TxnOp, txn_op, txn_result
 from lattice_core.client.types import (
     CasResult,
     ClusterStatus,
@@ -20,41 +38,22 @@ from lattice_core.client.types import (
     KeyValue,
     MembershipChanged,
     NodeStatus,
+    PutManyResult,
     PutResult,
     RangeResult,
     SnapshotSaved,
     SnapshotTaken,
     Transfer,
+    TxnResult,
 )
-from lattice_core.client.writes import NAMES, OP_OVERHEAD_BYTES, WINDOW
+from lattice_core.client.writes import OP_OVERHEAD_BYTES, WINDOW
 from lattice_core.errors import InvalidRequest, TooLarge
-from lattice_core.kv.commands import (
-    CAS,
-    DELETE,
-    DELETE_RANGE,
-    MAX_BATCH_BYTES,
-    MAX_KEY_BYTES,
-    MAX_VALUE_BYTES,
-    PUT,
-    PUT_IF_REVISION,
-    Op,
-    prefix_range,
-    validate_op,
-)
-from lattice_core.rpc.pb import kv_pb2
-
-Data: TypeAlias = str | bytes | bytearray | memoryview
-"""What keys and values may be given as; str is encoded as UTF-8."""
+from lattice_core.kv.commands import DELETE, DELETE_RANGE, PUT, Op
+from lattice_core.kv.results import read_txn_result
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 """Several elections: a leader may be lost, and the next one too, before a caller hears of it."""
-
-_CONSISTENCY: Final = {
-    "linearizable": kv_pb2.CONSISTENCY_LINEARIZABLE,
-    "lease": kv_pb2.CONSISTENCY_LEASE,
-    "stale": kv_pb2.CONSISTENCY_STALE,
-}
 
 
 class AsyncClient:
@@ -130,24 +129,17 @@ class AsyncClient:
         Raises InvalidRequest or TooLarge before anything is sent (keys 1 byte to 4 KiB, values up to 1 MiB),
         Unavailable (or Busy, NoLeader) if nothing was applied, OutcomeUnknown if that is not known.
         """
-        key, value = to_bytes(key, "key"), to_bytes(value, "value")
-        size = len(key) + len(value) + OP_OVERHEAD_BYTES
-        if if_revision is None and not if_absent:
-            op: Op = (PUT, key, value)
-            if not key or len(key) > MAX_KEY_BYTES or len(value) > MAX_VALUE_BYTES:
-                _validate("put", op)
-            result = await self._engine.write(op, size, self.timeout if timeout is None else timeout)
+        op = put_op(key, value, if_revision, if_absent)
+        size = len(op[1]) + len(op[2]) + OP_OVERHEAD_BYTES
+        result = await self._engine.write(op, size, self.timeout if timeout is None else timeout)
+        if op[0] == PUT:
             revision: int = result[1]
             return revision
-        if if_revision is not None and if_absent:
-            raise InvalidRequest("put: if_revision and if_absent exclude each other")
-        result = await self._write((PUT_IF_REVISION, key, value, if_revision or 0), size, timeout)
         return PutResult(stored=result[0] == 0, revision=result[1])
 
     async def delete(self, key: Data, *, timeout: float | None = None) -> DeleteResult:
         """Delete ``key``; the answer is true if it was there. Errors as for :meth:`put`."""
-        key = to_bytes(key, "key")
-        result = await self._write((DELETE, key), len(key), timeout)
+        result = await self._write(delete_op(key), timeout)
         return DeleteResult(deleted=result[1], revision=result[2])
 
     async def delete_range(
@@ -159,31 +151,86 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> DeleteResult:
         """Delete every key that begins with ``prefix``, or ``start <= key < end`` (without ``end``: to the
-        end of the keyspace), as one operation. One of ``prefix`` and ``start`` has to be given."""
-        if prefix is None and start is None:
-            raise InvalidRequest("delete_range: give a prefix or a start")
-        first, last = _bounds("delete_range", prefix, start, end)
-        result = await self._write((DELETE_RANGE, first, last), len(first) + len(last), timeout)
+        end of the keyspace), as one operation, however many there are. One of ``prefix`` and ``start`` has to be
+        given."""
+        result = await self._write(delete_range_op(prefix, start, end), timeout)
         return DeleteResult(deleted=result[1], revision=result[2])
 
     async def cas(self, key: Data, expected: Data | None, new: Data, *, timeout: float | None = None) -> CasResult:
         """Replace the value if it is ``expected`` (None: if there is no such key); the answer is true if it
         was. Errors as for :meth:`put`."""
-        key, new = to_bytes(key, "key"), to_bytes(new, "new value")
-        old = None if expected is None else to_bytes(expected, "expected value")
-        result = await self._write((CAS, key, old, new), len(key) + len(old or b"") + len(new), timeout)
+        result = await self._write(cas_op(key, expected, new), timeout)
         return CasResult(swapped=bool(result[1]), revision=result[2])
 
-    async def _write(self, op: Op, size: int, timeout: float | None) -> list[int]:
-        _validate(NAMES[op[0]], op)
-        size += OP_OVERHEAD_BYTES
-        if size > MAX_BATCH_BYTES:
-            raise TooLarge(
-                f"{NAMES[op[0]]}: the operation has {size} bytes, more than {MAX_BATCH_BYTES}",
-                limit=MAX_BATCH_BYTES,
-                actual=size,
+    async def txn(
+        self,
+        *,
+        when: Iterable[Comparison] = (),
+        then: Iterable[TxnOp] = (),
+        otherwise: Iterable[TxnOp] = (),
+        timeout: float | None = None,
+    ) -> TxnResult:
+        """Do all of ``then`` if every comparison in ``when`` holds, else all of ``otherwise``: atomically, as one
+        revision, each operation seeing what those before it did. The answer is true if the comparisons held::
+
+            await client.txn(
+                when=[key("a").value == b"1", key("b").absent()],
+                then=[put("a", b"2"), get("c")],
+                otherwise=[get("a")],
             )
-        return await self._engine.write(op, size, self.timeout if timeout is None else timeout)
+
+        :func:`key` and :func:`keys` make comparisons; :func:`put`, :func:`get`, :func:`get_range`, :func:`delete` and
+        :func:`delete_range` make operations (all in :mod:`lattice_core.client`). No key may be written twice.
+
+        Raises InvalidRequest or TooLarge before anything is sent: up to 1,024 comparisons and as many operations in
+        each list. Raises TooLarge, nothing applied, if its ranges visit more than 10,000 keys or its answers
+        would be more than 2 MiB. Otherwise errors as for :meth:`put`.
+        """
+        op = txn_op(when, then, otherwise)
+        result = await self._write(op, timeout)
+        try:
+            return txn_result(op, read_txn_result(result))
+        except TooLarge as error:
+            raise prefixed("txn", error) from None
+
+    def batch(self, *, timeout: float | None = None) -> AsyncBatch:
+        """Many writes, sent in large batches, a few at a time. **Not atomic**; for that there is :meth:`txn`::
+
+            async with client.batch() as batch:
+                for number in range(100_000):
+                    await batch.put(f"key-{number}", b"value")
+            revisions = batch.results
+
+        ``put``, ``delete``, ``delete_range`` and ``cas`` return as soon as the operation is taken; where too much is
+        under way they wait. Leaving the block waits for all, and raises the first error; ``results`` says what
+        became of each. Batches may be executed in any order, so do not write one key twice.
+        ``timeout`` is for each batch, from when it is sent.
+        """
+        return AsyncBatch(self._engine, self.timeout if timeout is None else timeout)
+
+    async def put_many(
+        self,
+        items: Items | AsyncIterable[tuple[Data, Data]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,
+    ) -> PutManyResult:
+        """Store every key with its value: the fastest way to load very many. **Not atomic**; takes a mapping, or keys
+        with values from an iterable or an async iterable of any length, and holds little of it at a time.
+
+        ``progress`` is told how many puts have been acknowledged so far. ``timeout`` is for each batch, from when it
+        is sent. The first error ends it and is raised, saying how many puts had been acknowledged; loading
+        again is harmless. Of a key that comes twice either value may be the one that stays.
+        """
+        return await put_many(self._engine, items, self.timeout if timeout is None else timeout, progress)
+
+    def _bulk_writer(self, done: Done, timeout: float | None) -> BulkWriter:
+        """For the blocking client, whose batches are put together in another thread."""
+        return BulkWriter(self._engine, self.timeout if timeout is None else timeout, done)
+
+    async def _write(self, op: Op, timeout: float | None) -> list[Any]:
+        """An operation that has been validated."""
+        return await self._engine.write(op, size_of(op), self.timeout if timeout is None else timeout)
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -193,18 +240,22 @@ class AsyncClient:
         *,
         revision: int | None = None,
         consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
         timeout: float | None = None,
     ) -> KeyValue | None:
         """The key as it is, or as it was at ``revision``; None if there is, or was, no such key.
 
+        ``max_stale``, with ``consistency="stale"``: everything that was acknowledged so many seconds before the
+        question is in the answer, or a member that knows better is asked.
+
         Raises RevisionCompacted if history no longer reaches back to ``revision``, Unavailable if no member
-        could answer with the ``consistency`` asked for in time.
+        could answer with the ``consistency`` asked for in time (TooStale, if ``max_stale`` is why).
         """
         key = to_bytes(key, "key")
-        _validate("get", (DELETE, key))  # the cheapest op with a key: the rules for keys are the same
+        validate("get", (DELETE, key))  # the cheapest op with a key: the rules for keys are the same
         answer = await self._engine.read(
-            _consistency(consistency),
-            (GET, key, _revision(revision)),
+            level_of(consistency, max_stale),
+            (GET, key, checked_revision(revision)),
             self.timeout if timeout is None else timeout,
         )
         return None if answer.result is None else KeyValue(*answer.result)
@@ -221,26 +272,64 @@ class AsyncClient:
         count_only: bool = False,
         reverse: bool = False,
         consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
         timeout: float | None = None,
     ) -> RangeResult:
         """Keys in order: those that begin with ``prefix``, or ``start <= key < end`` (all, without any).
 
-        At most ``limit`` keys, and no more than fit in one answer: ``more`` says whether there are others.
-        ``keys_only`` leaves values empty, ``count_only`` answers with the count alone, ``reverse`` begins at
-        the end. Errors as for :meth:`get`.
+        At most ``limit`` keys, and no more than fit in one answer: ``more`` says whether there are others
+        (:meth:`scan` fetches them). ``keys_only`` leaves values empty, ``count_only`` answers with the count
+        alone, ``reverse`` begins at the end. ``max_stale`` and errors as for :meth:`get`.
         """
-        first, last = _bounds("range", prefix, start, end)
-        if limit is not None and limit < 1:
-            raise InvalidRequest(f"range: limit is {limit}, must be at least 1")
-        _validate("range", (DELETE_RANGE, first, last))  # the same rules for bounds
+        first, last = bounds("range", prefix, start, end)
+        validate("range", (DELETE_RANGE, first, last))  # the same rules for bounds
         flags = KEYS_ONLY * keys_only | COUNT_ONLY * count_only | REVERSE * reverse
         result, at, stale_seconds = await self._engine.read(
-            _consistency(consistency),
-            (RANGE, first, last, limit or 0, _revision(revision), flags),
+            level_of(consistency, max_stale),
+            (RANGE, first, last, checked_limit("range", limit), checked_revision(revision), flags),
             self.timeout if timeout is None else timeout,
         )
         kvs, more, count = result
         return RangeResult(tuple(KeyValue(*kv) for kv in kvs), bool(more), count, at, stale_seconds)
+
+    async def scan(
+        self,
+        *,
+        prefix: Data | None = None,
+        start: Data | None = None,
+        end: Data | None = None,
+        limit: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        reverse: bool = False,
+        page_keys: int = PAGE_KEYS,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[KeyValue]:
+        """Every key of a range, in order, fetched ``page_keys`` at a time, **all of one revision**: the first page's,
+        or ``revision``::
+
+            async for found in client.scan(prefix="jobs/"):
+                print(found.key, found.value)
+
+        ``timeout`` is for each page. Raises RevisionCompacted if so much is written meanwhile that history no
+        longer reaches back to the first page (10,000 changes by default: history_revisions in a node's
+        configuration); take larger pages then. Otherwise arguments and errors are those of :meth:`range`.
+        """
+        pages = Pages(bounds("scan", prefix, start, end), limit, revision, reverse, page_keys)
+        while (wanted := pages.next_page()) is not None:
+            page = await self.range(
+                **wanted,
+                keys_only=keys_only,
+                reverse=reverse,
+                consistency=consistency,
+                max_stale=max_stale,
+                timeout=timeout,
+            )
+            pages.took(page)
+            for kv in page.kvs:
+                yield kv
 
     # -- the cluster --------------------------------------------------------------------------------
 
@@ -354,52 +443,3 @@ class AsyncClient:
         """
         seconds = cluster.SNAPSHOT_SECONDS if timeout is None else timeout
         return await cluster.save_snapshot(self._book, os.fspath(path), seconds, progress)
-
-
-def to_bytes(data: Data, what: str) -> bytes:
-    """Bytes of what a caller passed. Raises TypeError for what is neither text nor bytes."""
-    if type(data) is bytes:
-        return data
-    if isinstance(data, str):
-        try:
-            return data.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(f"the {what} cannot be encoded as UTF-8: {error.reason}") from None
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise TypeError(f"the {what} must be bytes or str, not {type(data).__name__}")
-
-
-def _validate(what: str, op: Op) -> None:
-    """Raise InvalidRequest or TooLarge, saying what was asked for, if the cluster would refuse ``op``."""
-    try:
-        validate_op(op)
-    except InvalidRequest as error:
-        error.message = f"{what}: {error.message}"
-        error.args = (error.message,)
-        raise
-
-
-def _bounds(what: str, prefix: Data | None, start: Data | None, end: Data | None) -> tuple[bytes, bytes]:
-    if prefix is not None:
-        if start is not None or end is not None:
-            raise InvalidRequest(f"{what}: prefix excludes start and end")
-        return prefix_range(to_bytes(prefix, "prefix"))
-    first = b"" if start is None else to_bytes(start, "start")
-    last = b"" if end is None else to_bytes(end, "end")
-    if end is not None and last <= first:
-        raise InvalidRequest(f"{what}: the end {last!r} is not after the start {first!r}")
-    return first, last
-
-
-def _consistency(name: Consistency) -> kv_pb2.Consistency:
-    try:
-        return _CONSISTENCY[name]
-    except KeyError:
-        raise InvalidRequest(f"consistency {name!r} is not linearizable, lease or stale") from None
-
-
-def _revision(revision: int | None) -> int | None:
-    if revision is not None and revision < 1:
-        raise InvalidRequest(f"revision is {revision}, must be at least 1")
-    return revision

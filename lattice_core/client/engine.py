@@ -34,9 +34,9 @@ from lattice_core.client.channels import (
     kv_stub,
     plain_reason,
 )
-from lattice_core.client.reads import Answer, Read, ReadQueue
+from lattice_core.client.reads import Answer, Level, Read, ReadQueue
 from lattice_core.client.writes import Result, WriteQueue
-from lattice_core.errors import Busy, NoLeader, Unavailable
+from lattice_core.errors import Busy, NoLeader, TooStale, Unavailable
 from lattice_core.kv.commands import Op
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import from_detail, from_rpc_error
@@ -73,7 +73,12 @@ CLOSE_SECONDS: Final = 0.25
 """How long closing may wait for the session to be closed. It would expire by itself."""
 
 _ELSEWHERE: Final = frozenset(
-    (kv_pb2.ERROR_CODE_NOT_LEADER, kv_pb2.ERROR_CODE_NO_LEADER, kv_pb2.ERROR_CODE_SHUTTING_DOWN)
+    (
+        kv_pb2.ERROR_CODE_NOT_LEADER,
+        kv_pb2.ERROR_CODE_NO_LEADER,
+        kv_pb2.ERROR_CODE_TOO_STALE,
+        kv_pb2.ERROR_CODE_SHUTTING_DOWN,
+    )
 )
 _WRONG: Final = frozenset(
     (
@@ -153,12 +158,23 @@ class Engine:
         self._wake.set()
         return future
 
-    def read(self, consistency: kv_pb2.Consistency, read: Read, timeout: float) -> asyncio.Future[Answer]:
+    def write_batch(self, commands: bytes, count: int, timeout: float) -> asyncio.Future[Result]:
+        """Queue a whole batch of ``count`` validated operations, encoded; its result is the list of theirs."""
+        loop = self._loop or self._start()
+        deadline = loop.time() + timeout
+        future: asyncio.Future[Result] = loop.create_future()
+        self.writes.add_batch(commands, count, future, deadline)
+        if deadline < self._next_expiry:
+            self._arm(deadline)
+        self._wake.set()
+        return future
+
+    def read(self, level: Level, read: Read, timeout: float) -> asyncio.Future[Answer]:
         """Queue a validated read. Raises Busy, or Unavailable once closed."""
         loop = self._loop or self._start()
         deadline = loop.time() + timeout
         future: asyncio.Future[Answer] = loop.create_future()
-        self.reads.add(consistency, read, future, deadline)
+        self.reads.add(level, read, future, deadline)
         if deadline < self._next_expiry:
             self._arm(deadline)
         self._wake.set()
@@ -318,10 +334,7 @@ class Engine:
                 ),
             )
         elif may_read and (reads := self.reads.next_batch(request_id, now)) is not None:
-            request = kv_pb2.SessionRequest(
-                request_id=request_id,
-                read=kv_pb2.ReadBatch(consistency=reads.consistency, reads=reads.packed()),
-            )
+            request = kv_pb2.SessionRequest(request_id=request_id, read=reads.message())
         elif self._closed and self._close_request is None and self.writes.session_id is not None:
             self._close_request = request_id
             close = kv_pb2.CloseSessionRequest(session_id=self.writes.session_id)
@@ -445,6 +458,8 @@ class Engine:
         hint = detail.leader.client_addr
         if detail.code == kv_pb2.ERROR_CODE_NO_LEADER:
             self._trouble = NoLeader(message or "there is no leader")
+        elif detail.code == kv_pb2.ERROR_CODE_TOO_STALE:
+            self._trouble = TooStale(message)
         else:
             self._trouble = Unavailable(message or f"{self._address} does not lead")
         first = self._refused(request_id)
@@ -453,6 +468,8 @@ class Engine:
             self._leave(hint)
         elif hint and hint != self._address and not self._book.is_suspect(hint):
             self._leave(hint)
+        elif detail.code == kv_pb2.ERROR_CODE_TOO_STALE:
+            self._leave("")  # it took its time to find out; another may know better
         elif first:
             self._asked += 1
             if self._asked >= ASK_AGAIN:

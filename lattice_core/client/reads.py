@@ -1,7 +1,8 @@
 """Reads on their way. Simpler than writes: a read changes nothing, so whatever goes wrong it is asked again.
 
-Reads that wait are grouped by consistency, for that is a property of a whole batch: one confirmation round of
-the leader's serves every linearizable read in it. The limits are those of writes and for the same reasons.
+Reads that wait are grouped by consistency and bound of staleness, for these are properties of a whole batch: one
+confirmation round of the leader's serves every linearizable read in it. The limits are those of writes and for the
+same reasons.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ Read: TypeAlias = tuple[Any, ...]
 """``(GET, key, revision|None)`` or ``(RANGE, start, end, limit, revision|None, flags)``: kv.proto."""
 
 
+class Level(NamedTuple):
+    """How fresh a read must be."""
+
+    consistency: kv_pb2.Consistency
+    max_stale_seconds: float | None = None
+
+
 class Answer(NamedTuple):
     """One read's result, with what was said of its whole batch."""
 
@@ -53,9 +61,14 @@ class WaitingRead(NamedTuple):
 class ReadBatch(NamedTuple):
     """What one message carries. Not an identity: asked again, reads may travel in other company."""
 
-    consistency: kv_pb2.Consistency
+    level: Level
     items: list[WaitingRead]
     sent_at: float
+
+    def message(self) -> kv_pb2.ReadBatch:
+        """As it goes on the wire."""
+        consistency, max_stale_seconds = self.level
+        return kv_pb2.ReadBatch(consistency=consistency, reads=self.packed(), max_stale_seconds=max_stale_seconds)
 
     def packed(self) -> bytes:
         """As kv.proto's ReadBatch.reads wants it."""
@@ -69,17 +82,17 @@ class ReadQueue:
     def __init__(self, *, window: int = WINDOW, max_reads: int = MAX_WAITING_OPS) -> None:
         self.window = window
         self.max_reads = max_reads
-        self._waiting: dict[kv_pb2.Consistency, deque[WaitingRead]] = {}
+        self._waiting: dict[Level, deque[WaitingRead]] = {}
         self._count = 0
         self._halves: deque[ReadBatch] = deque()
         """Of batches that were rejected as a whole; to be sent as they are."""
         self._sent: dict[int, ReadBatch] = {}
 
-    def add(self, consistency: kv_pb2.Consistency, read: Read, future: asyncio.Future[Answer], deadline: float) -> None:
+    def add(self, level: Level, read: Read, future: asyncio.Future[Answer], deadline: float) -> None:
         """Queue one validated read. Raises Busy when too many wait already."""
         if self._count >= self.max_reads:
             raise Busy(f"get: {self._count} reads already wait in this client", hint="keep fewer in flight")
-        self._waiting.setdefault(consistency, deque()).append(WaitingRead(read, future, deadline))
+        self._waiting.setdefault(level, deque()).append(WaitingRead(read, future, deadline))
         self._count += 1
 
     @property
@@ -91,19 +104,19 @@ class ReadQueue:
         return min((batch.sent_at for batch in self._sent.values()), default=None)
 
     def next_batch(self, request_id: int, now: float) -> ReadBatch | None:
-        """What to write next under ``request_id``, or None. Consistencies take turns."""
+        """What to write next under ``request_id``, or None. Levels take turns."""
         if len(self._sent) >= self.window:
             return None
         if self._halves:
             self._sent[request_id] = self._halves.popleft()._replace(sent_at=now)
             return self._sent[request_id]
-        for consistency in list(self._waiting):
-            waiting = self._waiting.pop(consistency)
+        for level in list(self._waiting):
+            waiting = self._waiting.pop(level)
             items = self._take(waiting)
             if waiting:
-                self._waiting[consistency] = waiting  # at the end of the dict: the others first
+                self._waiting[level] = waiting  # at the end of the dict: the others first
             if items:
-                self._sent[request_id] = ReadBatch(consistency, items, now)
+                self._sent[request_id] = ReadBatch(level, items, now)
                 return self._sent[request_id]
         return None
 
@@ -160,12 +173,12 @@ class ReadQueue:
         batches = [*self._halves, *self._sent.values()]
         for batch in batches:
             _expire(batch.items, now, trouble)
-        for consistency, waiting in list(self._waiting.items()):
+        for level, waiting in list(self._waiting.items()):
             if any(item.deadline <= now for item in waiting):
                 _expire(waiting, now, trouble)
                 keep = deque(item for item in waiting if not item.future.done())
                 self._count -= len(waiting) - len(keep)
-                self._waiting[consistency] = keep
+                self._waiting[level] = keep
         deadlines = [item.deadline for waiting in self._waiting.values() for item in waiting]
         deadlines += [item.deadline for batch in batches for item in batch.items]
         return min((deadline for deadline in deadlines if deadline > now), default=None)
@@ -190,7 +203,7 @@ class ReadQueue:
 
     def _wait_again(self, batch: ReadBatch) -> None:
         alive = [item for item in batch.items if not item.future.done()]
-        self._waiting.setdefault(batch.consistency, deque()).extendleft(reversed(alive))
+        self._waiting.setdefault(batch.level, deque()).extendleft(reversed(alive))
         self._count += len(alive)
 
 

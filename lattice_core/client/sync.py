@@ -14,11 +14,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient, Data
+from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
+from lattice_core.client.arguments import Data, bounds
+from lattice_core.client.bulk import Batch, BatchResults, Items, OpBuffer, PutCounter, pairs
+from lattice_core.client.pages import PAGE_KEYS, Pages
+from lattice_core.client.txn import Comparison, TxnOp
 from lattice_core.client.types import (
     CasResult,
     ClusterStatus,
@@ -27,14 +31,16 @@ from lattice_core.client.types import (
     KeyValue,
     MembershipChanged,
     NodeStatus,
+    PutManyResult,
     PutResult,
     RangeResult,
     SnapshotSaved,
     SnapshotTaken,
     Transfer,
+    TxnResult,
 )
 from lattice_core.client.writes import WINDOW
-from lattice_core.errors import Unavailable
+from lattice_core.errors import LatticeError, Unavailable
 
 T = TypeVar("T")
 
@@ -126,6 +132,53 @@ class Client:
         """Replace the value if it is ``expected`` (None: absent). See :meth:`AsyncClient.cas`."""
         return self._wait(self._async.cas(key, expected, new, timeout=timeout))
 
+    def txn(
+        self,
+        *,
+        when: Iterable[Comparison] = (),
+        then: Iterable[TxnOp] = (),
+        otherwise: Iterable[TxnOp] = (),
+        timeout: float | None = None,
+    ) -> TxnResult:
+        """Do all of ``then`` if every comparison in ``when`` holds, else all of ``otherwise``, atomically. See
+        :meth:`AsyncClient.txn`."""
+        return self._wait(self._async.txn(when=when, then=then, otherwise=otherwise, timeout=timeout))
+
+    def batch(self, *, timeout: float | None = None) -> Batch:
+        """Many writes of this thread, sent in large batches, not atomic::
+
+            with client.batch() as batch:
+                for number in range(100_000):
+                    batch.put(f"key-{number}", b"value")
+            revisions = batch.results
+
+        A batch leaves when it is full, at ``flush()`` and at the end of the block. See :meth:`AsyncClient.batch`."""
+        results = BatchResults()
+        writer = self._async._bulk_writer(results.take, timeout)
+        return Batch(self._wait, writer, results)
+
+    def put_many(
+        self, items: Items, *, progress: Callable[[int], None] | None = None, timeout: float | None = None
+    ) -> PutManyResult:
+        """Store every key of a mapping, or of an iterable of keys with values: the fastest way to load very many.
+        ``items`` is used up in the calling thread; ``progress`` is called on the client's own. See
+        :meth:`AsyncClient.put_many`."""
+        counter = PutCounter(progress)
+        writer = self._async._bulk_writer(counter.take, timeout)
+        buffer = OpBuffer()
+        try:
+            for chunk in buffer.add_puts(pairs(items)):
+                self._wait(writer.send(chunk))
+            last = buffer.take()
+            if last is not None:
+                self._wait(writer.send(last))
+        except LatticeError as error:
+            if error is not writer.error:
+                raise
+        finally:
+            self._wait(writer.drain())
+        return counter.result(writer.error)
+
     # -- reads --------------------------------------------------------------------------------------
 
     def get(
@@ -134,10 +187,13 @@ class Client:
         *,
         revision: int | None = None,
         consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
         timeout: float | None = None,
     ) -> KeyValue | None:
         """The key, or None if there is none. See :meth:`AsyncClient.get`."""
-        return self._wait(self._async.get(key, revision=revision, consistency=consistency, timeout=timeout))
+        return self._wait(
+            self._async.get(key, revision=revision, consistency=consistency, max_stale=max_stale, timeout=timeout)
+        )
 
     def range(
         self,
@@ -151,6 +207,7 @@ class Client:
         count_only: bool = False,
         reverse: bool = False,
         consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
         timeout: float | None = None,
     ) -> RangeResult:
         """Keys with ``prefix``, or ``start <= key < end``, in order. See :meth:`AsyncClient.range`."""
@@ -165,9 +222,39 @@ class Client:
                 count_only=count_only,
                 reverse=reverse,
                 consistency=consistency,
+                max_stale=max_stale,
                 timeout=timeout,
             )
         )
+
+    def scan(
+        self,
+        *,
+        prefix: Data | None = None,
+        start: Data | None = None,
+        end: Data | None = None,
+        limit: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        reverse: bool = False,
+        page_keys: int = PAGE_KEYS,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[KeyValue]:
+        """Every key of a range, in order, page by page, all of one revision. See :meth:`AsyncClient.scan`."""
+        pages = Pages(bounds("scan", prefix, start, end), limit, revision, reverse, page_keys)
+        while (wanted := pages.next_page()) is not None:
+            page = self.range(
+                **wanted,
+                keys_only=keys_only,
+                reverse=reverse,
+                consistency=consistency,
+                max_stale=max_stale,
+                timeout=timeout,
+            )
+            pages.took(page)
+            yield from page.kvs
 
     # -- the cluster --------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
 
 ``linearizable``  after every write that was acknowledged before the read began (one quorum round, shared).
 ``lease``         the same as long as members' clocks keep their drift bound; no round while the lease holds.
-``stale``         whatever the member asked has applied; ``stale_seconds`` says how old that may be.
+``stale``         whatever the member asked has applied; ``stale_seconds`` says how long ago it heard of a leader.
+                  With ``max_stale`` it answers only if it knows that its state is no older than that.
 """
 
 
@@ -44,7 +45,8 @@ class RangeResult:
     revision: int
     """The store's revision when it was read."""
     stale_seconds: float = 0.0
-    """Stale reads only: how long ago, at most, the member that answered had last heard of a leader."""
+    """Stale reads only: how long ago, at most, the member that answered had last heard of a leader; with ``max_stale``
+    how long ago, at most, this was the newest state there was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,37 @@ class CasResult:
 
     def __bool__(self) -> bool:
         return self.swapped
+
+
+TxnOpResult: TypeAlias = int | KeyValue | RangeResult | DeleteResult | None
+"""Of a put the revision, of a get a KeyValue or None, of a get_range a RangeResult, of a delete a DeleteResult."""
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """What a transaction has done. True in a boolean context if every comparison held."""
+
+    succeeded: bool
+    """Every comparison held, and ``then`` was done; else ``otherwise`` was."""
+    revision: int
+    """The store's revision afterwards: that of all the transaction's writes, if it made any."""
+    results: tuple[TxnOpResult, ...]
+    """One for each operation that was done, in order."""
+    failed: int | None = None
+    """The position in ``when`` of the first comparison that did not hold."""
+
+    def __bool__(self) -> bool:
+        return self.succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class PutManyResult:
+    """A bulk load that is done."""
+
+    stored: int
+    """How many puts were acknowledged: all there were."""
+    revision: int
+    """The highest of their revisions; 0 if there were none."""
 
 
 @dataclass(frozen=True, slots=True)

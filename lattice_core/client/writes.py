@@ -30,8 +30,9 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lattice_core.errors import Busy, LatticeError, NotApplied, OutcomeUnknown, Unavailable
-from lattice_core.kv.commands import CAS, DELETE, DELETE_RANGE, PUT, PUT_IF_REVISION, Op, encode_batch
-from lattice_core.kv.results import decode_results
+from lattice_core.kv import txn
+from lattice_core.kv.commands import CAS, DELETE, DELETE_RANGE, PUT, PUT_IF_REVISION, TXN, Op, encode_batch
+from lattice_core.kv.results import decode_results, is_crowded
 
 Result: TypeAlias = list[Any]
 """One operation's answer, as lattice_core/kv/results.py lays it out."""
@@ -52,7 +53,18 @@ one slow fsync. More would only make batches smaller."""
 OP_OVERHEAD_BYTES: Final = 24
 """msgpack's list, opcode and length headers, rounded up."""
 
-NAMES: Final = {PUT: "put", PUT_IF_REVISION: "put", DELETE: "delete", DELETE_RANGE: "delete", CAS: "cas"}
+BULK: Final = 0
+"""In place of an operation's code: a whole batch of them, put together and encoded by its caller (bulk.py)."""
+
+NAMES: Final = {
+    BULK: "batch",
+    PUT: "put",
+    PUT_IF_REVISION: "put",
+    DELETE: "delete",
+    DELETE_RANGE: "delete",
+    CAS: "cas",
+    TXN: "txn",
+}
 
 
 class Waiting(NamedTuple):
@@ -63,6 +75,10 @@ class Waiting(NamedTuple):
     deadline: float
     """On the event loop's clock, in seconds."""
     size: int
+    weight: int = 1
+    """How many operations it counts as."""
+    commands: bytes | None = None
+    """Of a whole batch (``op`` is BULK): its bytes. It travels alone, and its result is the list of all results."""
 
 
 class Batch:
@@ -74,7 +90,8 @@ class Batch:
         self.session_id = session_id
         self.sequence = sequence
         self.items = items
-        self.commands = encode_batch([item.op for item in items])
+        ready = items[0].commands
+        self.commands = encode_batch([item.op for item in items]) if ready is None else ready
         self.doubtful = False
         self.sent_at = 0.0
 
@@ -109,14 +126,25 @@ class WriteQueue:
 
     def add(self, op: Op, future: asyncio.Future[Result], deadline: float, size: int) -> None:
         """Queue one validated operation. Raises Busy, and forgets it, when too much waits already."""
+        self._check_room(op, size)
+        weight = txn.weight(op) if op[0] == TXN else 1
+        self._waiting.append(Waiting(op, future, deadline, size, weight))
+        self._waiting_bytes += size
+
+    def add_batch(self, commands: bytes, count: int, future: asyncio.Future[Result], deadline: float) -> None:
+        """Queue a whole batch of ``count`` validated operations. Raises Busy likewise."""
+        op, size = (BULK,), len(commands)
+        self._check_room(op, size)
+        self._waiting.append(Waiting(op, future, deadline, size, count, commands))
+        self._waiting_bytes += size
+
+    def _check_room(self, op: Op, size: int) -> None:
         if len(self._waiting) >= self.max_ops or self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise Busy(
                 f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
                 "this client",
                 hint="keep fewer operations in flight",
             )
-        self._waiting.append(Waiting(op, future, deadline, size))
-        self._waiting_bytes += size
 
     @property
     def idle(self) -> bool:
@@ -165,12 +193,21 @@ class WriteQueue:
             return
         self._forget(batch)
         results = decode_results(packed)
-        if len(results) != len(batch.items):
-            self._fail(batch.items, f"the server sent {len(results)} results for {len(batch.items)} operations")
+        first = batch.items[0]
+        if len(results) != (len(batch.items) if first.commands is None else first.weight):
+            self._fail(batch.items, f"the server sent {len(results)} results for other operations than were asked")
             return
+        if first.commands is not None:
+            if not first.future.done():
+                first.future.set_result(results)
+            return
+        crowded: list[Waiting] = []
         for item, result in zip(batch.items, results, strict=True):
-            if not item.future.done():
+            if item.op[0] == TXN and is_crowded(result):
+                crowded.append(item)  # not executed; the first of them will begin its next batch, so it ends
+            elif not item.future.done():
                 item.future.set_result(result)
+        self._wait_again(crowded)
 
     def refused(self, request_id: int) -> None:
         """Answered: this attempt was not applied, and another may succeed. The batch is parked."""
@@ -283,17 +320,22 @@ class WriteQueue:
     def _take(self) -> list[Waiting]:
         """As many waiting operations as one batch may hold, without those whose caller has gone."""
         items: list[Waiting] = []
-        size = 0
+        size = weight = 0
         waiting = self._waiting
-        while waiting and len(items) < BATCH_OPS:
+        while waiting and weight < BATCH_OPS:
             item = waiting[0]
-            if items and size + item.size > BATCH_BYTES:
+            if items and (
+                size + item.size > BATCH_BYTES or weight + item.weight > BATCH_OPS or item.commands is not None
+            ):
                 break
             waiting.popleft()
             self._waiting_bytes -= item.size
             if not item.future.done():
                 items.append(item)
                 size += item.size
+                weight += item.weight
+                if item.commands is not None:
+                    break
         return items
 
     def _new_batch(self, items: list[Waiting]) -> Batch:

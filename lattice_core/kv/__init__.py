@@ -12,6 +12,7 @@
     snapshot: machine.capture().to_chunks(), StateMachine.from_chunks(chunks)
 """
 
+from lattice_core.kv import txn
 from lattice_core.kv.capture import Capture, Restore
 from lattice_core.kv.commands import (
     MAX_BATCH_BYTES,
@@ -35,6 +36,7 @@ from lattice_core.kv.commands import (
     prefix_range,
     put,
     put_if_revision,
+    transaction,
     validate_op,
 )
 from lattice_core.kv.machine import StateMachine
@@ -47,12 +49,16 @@ from lattice_core.kv.results import (
     OpenSessionResult,
     OpResult,
     PutResult,
+    TxnResult,
     decode_results,
+    is_crowded,
     raise_for_status,
     read_result,
+    read_txn_result,
 )
 from lattice_core.kv.sessions import SessionLimits, SessionTable
-from lattice_core.kv.store import HistoryLimits, KeyValue, RangeResult, Store, StoreView
+from lattice_core.kv.store import HistoryLimits, KeyValue, RangeResult, Store
+from lattice_core.kv.views import StoreView
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -81,6 +87,7 @@ __all__ = [
     "StateMachine",
     "Store",
     "StoreView",
+    "TxnResult",
     "cas",
     "close_session",
     "decode_batch",
@@ -91,11 +98,15 @@ __all__ = [
     "delete_range",
     "encode_batch",
     "encode_payload",
+    "is_crowded",
     "open_session",
     "prefix_range",
     "put",
     "put_if_revision",
     "raise_for_status",
     "read_result",
+    "read_txn_result",
+    "transaction",
+    "txn",
     "validate_op",
 ]

@@ -33,6 +33,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgpack
 
 from lattice_core.errors import InvalidRequest, TooLarge, UnknownCommand
+from lattice_core.kv import txn
+from lattice_core.kv.operands import MAX_CODE, Newer, is_bytes, is_bytes_or_none, is_key, is_natural
 
 Op: TypeAlias = tuple[Any, ...]
 """One change: opcode first, then its operands."""
@@ -44,7 +46,7 @@ PUT_IF_REVISION: Final = 2
 DELETE: Final = 3
 DELETE_RANGE: Final = 4
 CAS: Final = 5
-TXN: Final = 6  # reserved, not known yet: never reuse the number for something else
+TXN: Final = 6  # its operands are txn.py's
 OPEN_SESSION: Final = 7
 CLOSE_SESSION: Final = 8
 
@@ -61,12 +63,8 @@ MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
 """The largest value and as much again beside it; stays well below gRPC's 4 MiB limit for a message."""
 
 MAX_BATCH_OPS: Final = 4096
-"""A batch is applied without a pause: about 10 ms at this size, a tenth of a heartbeat."""
-
-MAX_INTEGER: Final = 2**63 - 1
-"""Revisions and session ids fit a signed 64-bit integer, so that any client's language can hold them."""
-
-_MAX_OPCODE: Final = 127  # a later version's opcode is one of 1..127; anything else was never an op
+"""A batch is applied without a pause: about 10 ms at this size, a tenth of a heartbeat. What is in transactions
+counts."""
 
 _HEADER: Final = struct.Struct("<BQ")  # payload version, logged time in milliseconds
 _FRAME: Final = struct.Struct("<QQQI")  # session id, sequence, acknowledged below, length of the batch
@@ -100,6 +98,11 @@ def delete_prefix(prefix: bytes) -> Op:
 def cas(key: bytes, expected: bytes | None, new: bytes) -> Op:
     """Put ``new`` only if the value is ``expected``; None means that the key must be absent."""
     return (CAS, key, expected, new)
+
+
+def transaction(compares: Sequence[txn.Compare], then: Sequence[txn.TxnOp], otherwise: Sequence[txn.TxnOp] = ()) -> Op:
+    """All of ``then`` if every comparison holds, else all of ``otherwise``, as one revision: see txn.py."""
+    return (TXN, tuple(compares), tuple(then), tuple(otherwise))
 
 
 def open_session() -> Op:
@@ -136,21 +139,25 @@ def decode_batch(data: bytes) -> Ops:
         )
     try:
         ops = _parse(data)
-    except _Newer as error:
+    except Newer as error:
         raise InvalidRequest(f"{error}; this server does not know it", hint="upgrade the server") from None
     if ops is None:
-        raise InvalidRequest("the batch is not a list of well-formed operations")
+        raise InvalidRequest(_describe_malformed_batch(data))
     if not ops:
         raise InvalidRequest("the batch is empty")
-    if len(ops) > MAX_BATCH_OPS:
+    count = len(ops)
+    if count <= MAX_BATCH_OPS:
+        for op in ops:
+            if op[0] == TXN:
+                count += txn.weight(op) - 1
+            _check_limits(op)
+    if count > MAX_BATCH_OPS:
         raise TooLarge(
-            f"the batch has {len(ops)} operations, more than {MAX_BATCH_OPS}",
+            f"the batch has {count} operations, more than {MAX_BATCH_OPS}",
             limit=MAX_BATCH_OPS,
-            actual=len(ops),
+            actual=count,
             hint="send fewer operations at a time",
         )
-    for op in ops:
-        _check_limits(op)
     return ops
 
 
@@ -159,7 +166,7 @@ def validate_op(op: Op) -> None:
     try:
         if not _well_formed(op):
             raise InvalidRequest(_describe_malformed(op))
-    except _Newer as error:
+    except Newer as error:
         raise InvalidRequest(str(error)) from None
     _check_limits(op)
 
@@ -167,6 +174,9 @@ def validate_op(op: Op) -> None:
 def _check_limits(op: Op) -> None:
     opcode = op[0]
     if opcode >= OPEN_SESSION:
+        return
+    if opcode == TXN:
+        _check_transaction(op)
         return
     key = op[1]
     if len(key) > MAX_KEY_BYTES:
@@ -182,6 +192,24 @@ def _check_limits(op: Op) -> None:
         raise _too_large("end of the range", MAX_KEY_BYTES, op[2])
 
 
+def _check_transaction(op: Op) -> None:
+    txn.check(op)
+    _, compares, then, otherwise = op
+    for target, _, key, end, operand in compares:
+        for each in (key, end):
+            if each is not None and len(each) > MAX_KEY_BYTES:
+                raise _too_large("key of a comparison", MAX_KEY_BYTES, each)
+        if target == txn.VALUE and len(operand) > MAX_VALUE_BYTES:
+            raise _too_large("value to compare with", MAX_VALUE_BYTES, operand)
+    for inner in (*then, *otherwise):
+        if inner[0] in (txn.GET, txn.RANGE):
+            for each in inner[1:3]:
+                if type(each) is bytes and len(each) > MAX_KEY_BYTES:
+                    raise _too_large("key", MAX_KEY_BYTES, each)
+        else:
+            _check_limits(inner)  # what writes has the same code and shape outside of transactions
+
+
 def _too_large(what: str, limit: int, data: bytes) -> TooLarge:
     return TooLarge(f"the {what} has {len(data)} bytes, more than {limit}", limit=limit, actual=len(data))
 
@@ -189,7 +217,19 @@ def _too_large(what: str, limit: int, data: bytes) -> TooLarge:
 def _describe_malformed(op: object) -> str:
     if isinstance(op, tuple) and len(op) > 1 and op[1] == b"" and op[0] in (PUT, PUT_IF_REVISION, DELETE, CAS):
         return "the key is empty"
+    if isinstance(op, tuple) and len(op) == 4 and op[0] == TXN:
+        return txn.describe_malformed(op)
     return "not a well-formed operation"
+
+
+def _describe_malformed_batch(data: bytes) -> str:
+    """Which operation it is, where that can be told; for a client's author to find it."""
+    ops = _unpack(data)
+    if type(ops) is tuple:
+        for number, op in enumerate(ops, start=1):
+            if not _well_formed(op):
+                return f"the batch has something else among its operations: number {number}: {_describe_malformed(op)}"
+    return "the batch is not a list of well-formed operations"
 
 
 # -- payloads -------------------------------------------------------------------------------------
@@ -252,7 +292,7 @@ def decode_payload(payload: bytes) -> Payload:
             batches.append(ClientBatch(session_id, sequence, acknowledged_below, commands, _parse(commands)))
     except struct.error:
         position = size + 1
-    except _Newer as error:
+    except Newer as error:
         raise UnknownCommand(
             f"the log holds {error}, which this program does not know",
             hint="start a version of Lattice at least as new as the other members'",
@@ -265,16 +305,9 @@ def decode_payload(payload: bytes) -> Payload:
 # -- strict parsing -------------------------------------------------------------------------------
 
 
-class _Newer(Exception):
-    """Something that a later version may have written: not garbage, but not known here."""
-
-
 def _parse(data: bytes) -> Ops | None:
-    """The ops, or None if malformed. Raises _Newer."""
-    try:
-        ops = msgpack.unpackb(data, use_list=False, raw=False)
-    except (ValueError, TypeError):  # every msgpack error on bytes is a ValueError, or unhashable map keys
-        return None
+    """The ops, or None if malformed. Raises Newer."""
+    ops = _unpack(data)
     if type(ops) is not tuple:
         return None
     malformed = False
@@ -294,45 +327,41 @@ def _parse(data: bytes) -> Ops | None:
     return None if malformed else ops
 
 
-def _is_key(operand: object) -> bool:
-    return type(operand) is bytes and len(operand) > 0
-
-
-def _is_bytes(operand: object) -> bool:
-    return type(operand) is bytes
-
-
-def _is_bytes_or_none(operand: object) -> bool:
-    return operand is None or type(operand) is bytes
-
-
-def _is_natural(operand: object) -> bool:
-    return type(operand) is int and 0 <= operand <= MAX_INTEGER
+def _unpack(data: bytes) -> Any:
+    """What msgpack makes of it; None for what is not msgpack."""
+    try:
+        return msgpack.unpackb(data, use_list=False, raw=False)
+    except (ValueError, TypeError):  # every msgpack error on bytes is a ValueError, or unhashable map keys
+        return None
 
 
 _OPERANDS: Final = {
-    PUT: (_is_key, _is_bytes),
-    PUT_IF_REVISION: (_is_key, _is_bytes, _is_natural),
-    DELETE: (_is_key,),
-    DELETE_RANGE: (_is_bytes, _is_bytes),
-    CAS: (_is_key, _is_bytes_or_none, _is_bytes),
+    PUT: (is_key, is_bytes),
+    PUT_IF_REVISION: (is_key, is_bytes, is_natural),
+    DELETE: (is_key,),
+    DELETE_RANGE: (is_bytes, is_bytes),
+    CAS: (is_key, is_bytes_or_none, is_bytes),
+    TXN: (txn.are_compares, txn.are_ops, txn.are_ops),
     OPEN_SESSION: (),
-    CLOSE_SESSION: (_is_natural,),
+    CLOSE_SESSION: (is_natural,),
 }
 
 
 def _well_formed(op: object) -> bool:
-    """Whether it is an op of this version. Raises _Newer if it may be one of a later version."""
+    """Whether it is an op of this version. Raises Newer if it may be one of a later version."""
     if type(op) is not tuple or not op:
         return False
     opcode = op[0]
-    if type(opcode) is not int or not 1 <= opcode <= _MAX_OPCODE:
+    if type(opcode) is not int or not 1 <= opcode <= MAX_CODE:
         return False
     operands = _OPERANDS.get(opcode)
     if operands is None:
-        raise _Newer(f"an operation with code {opcode}")
+        raise Newer(f"an operation with code {opcode}")
     if len(op) - 1 > len(operands):
-        raise _Newer(f"an operation with code {opcode} and {len(op) - 1} operands")
+        raise Newer(f"an operation with code {opcode} and {len(op) - 1} operands")
     if len(op) - 1 < len(operands):
         return False
-    return all(check(operand) for check, operand in zip(operands, op[1:], strict=True))
+    well_formed = True
+    for check, operand in zip(operands, op[1:], strict=True):
+        well_formed &= check(operand)  # look at all: something newer in one of them decides, whatever another is
+    return well_formed

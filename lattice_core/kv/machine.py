@@ -6,8 +6,10 @@ configuration that matters, no hash() of bytes. What one member answers, every m
 An entry is applied in slices. :meth:`StateMachine.begin` decodes all of it, so that an entry with anything
 unknown in it halts the node before any of it is executed (SAFETY 45), and returns an iterator which
 executes one client batch each time it is asked for the next result. The caller may do other things in
-between; reads then see the batches executed so far, each one whole. ``applied_index`` moves when the
+between; reads then see the operations executed so far, each one whole. ``applied_index`` moves when the
 last batch is done, and only then can the state be captured (SAFETY 25).
+
+A batch that deletes a range of very many keys pauses in the middle: the iterator yields None, "not done yet".
 
     for result in machine.begin(entry.index, entry.term, entry.payload):
         ...                                       # answer the caller; now and then yield to the loop
@@ -16,6 +18,7 @@ last batch is done, and only then can the state be captured (SAFETY 25).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgpack
@@ -30,15 +33,20 @@ from lattice_core.kv.commands import (
     OPEN_SESSION,
     PUT,
     PUT_IF_REVISION,
+    TXN,
     ClientBatch,
     Ops,
     Payload,
     decode_payload,
 )
 from lattice_core.kv.digests import chain, state_digest
+from lattice_core.kv.range_deletion import RangeDeletion
+from lattice_core.kv.records import MOD_REVISION, VALUE
 from lattice_core.kv.results import BatchResult, BatchStatus
 from lattice_core.kv.sessions import SessionLimits, SessionTable
-from lattice_core.kv.store import MOD_REVISION, VALUE, HistoryLimits, Store
+from lattice_core.kv.store import HistoryLimits, Store
+from lattice_core.kv.txn_apply import Room
+from lattice_core.kv.txn_apply import execute as execute_transaction
 
 
 class StateMachine:
@@ -62,6 +70,8 @@ class StateMachine:
         """With ``digest_log``: a chained CRC over every applied entry's index, term, payload and results. Two
         members that have applied the same log from the same start have the same one."""
         self._applying: int | None = None  # the index in progress; stays set for ever if applying it fails
+        self._room: Room | None = None
+        """What the present batch's transactions may still do; made for its first."""
         self._pack = msgpack.Packer(autoreset=True).pack
 
     @property
@@ -87,10 +97,13 @@ class StateMachine:
 
     def apply(self, index: int, term: int, payload: bytes, decoded: Payload | None = None) -> list[BatchResult]:
         """Execute an entry at once: one result for each client batch, in order."""
-        return list(self.begin(index, term, payload, decoded))
+        return [result for result in self.begin(index, term, payload, decoded) if result is not None]
 
-    def begin(self, index: int, term: int, payload: bytes, decoded: Payload | None = None) -> Iterator[BatchResult]:
-        """Execute an entry one client batch at a time: see the module. The iterator must be exhausted.
+    def begin(
+        self, index: int, term: int, payload: bytes, decoded: Payload | None = None
+    ) -> Iterator[BatchResult | None]:
+        """Execute an entry one client batch at a time: see the module. The iterator must be exhausted; None is no
+        result, only an occasion to pause.
 
         ``decoded`` is what :func:`decode_payload` would make of ``payload``: a leader that has validated the
         batches has it already, and passes it to save the work.
@@ -119,38 +132,51 @@ class StateMachine:
         self.applied_term = term
         self._applying = None
 
-    def _run(self, index: int, term: int, payload: bytes, decoded: Payload) -> Iterator[BatchResult]:
+    def _run(self, index: int, term: int, payload: bytes, decoded: Payload) -> Iterator[BatchResult | None]:
         digest = 0
         if self.digest_log:
             digest = chain(self.applied_digest, b"%d %d " % (index, term))
             digest = chain(digest, payload)
         for batch in decoded.batches:
-            result = self._apply_batch(batch)
+            session_id, sequence, _, _, ops = batch
+            result = self._admit(batch)
+            if result is None:
+                assert ops is not None
+                results: list[tuple[Any, ...]] = []
+                self._room = None
+                while (deletion := self._execute(ops, results)) is not None:
+                    yield None
+                    while deletion.step():
+                        yield None
+                    results.append((0, deletion.deleted, self.store.revision))
+                packed: bytes = self._pack(results)
+                if session_id:
+                    self.sessions.store(session_id, sequence, packed)
+                result = BatchResult(BatchStatus.OK, packed)
             if self.digest_log:
                 digest = chain(chain(digest, bytes([result.status])), result.packed)
             yield result
         self.applied_digest = digest
         self._finish(index, term)
 
-    def _apply_batch(self, batch: ClientBatch) -> BatchResult:
+    def _admit(self, batch: ClientBatch) -> BatchResult | None:
+        """The answer to a batch that is not to be executed, or None."""
         session_id, sequence, acknowledged_below, _, ops = batch
         if ops is None:
             return _MALFORMED
         if session_id:
-            answered = self.sessions.admit(session_id, sequence, acknowledged_below, self.time_ms)
-            if answered is not None:
-                return answered
-        packed: bytes = self._pack(self._execute(ops))
-        if session_id:
-            self.sessions.store(session_id, sequence, packed)
-        return BatchResult(BatchStatus.OK, packed)
+            return self.sessions.admit(session_id, sequence, acknowledged_below, self.time_ms)
+        return None
 
-    def _execute(self, ops: Ops) -> list[tuple[Any, ...]]:
-        """The ops in order, each seeing what those before it did; the shapes are in results.py."""
+    def _execute(self, ops: Ops, results: list[tuple[Any, ...]]) -> RangeDeletion | None:
+        """The ops that have no result yet, in order, each seeing what those before it did (shapes: results.py).
+
+        None when all are done. A deletion of many keys is returned as begun: finish it, add its result, and
+        call again.
+        """
         store = self.store
         put = store.put
-        results: list[tuple[Any, ...]] = []
-        for op in ops:
+        for op in islice(ops, len(results), None):
             opcode = op[0]
             if opcode == PUT:
                 results.append((0, put(op[1], op[2])))
@@ -162,7 +188,10 @@ class StateMachine:
             elif opcode == DELETE:
                 results.append((0, store.delete(op[1]), store.revision))
             elif opcode == DELETE_RANGE:
-                results.append((0, store.delete_range(op[1], op[2]), store.revision))
+                deletion = store.begin_delete_range(op[1], op[2])
+                if deletion.step():
+                    return deletion
+                results.append((0, deletion.deleted, store.revision))
             elif opcode == CAS:
                 _, key, expected, new = op
                 record = store.record(key)
@@ -170,13 +199,17 @@ class StateMachine:
                 if swapped:
                     put(key, new)
                 results.append((0, swapped, store.revision))
+            elif opcode == TXN:
+                if self._room is None:
+                    self._room = Room()
+                results.append(execute_transaction(store, op[1], op[2], op[3], self._room))
             elif opcode == OPEN_SESSION:
                 results.append((0, self.sessions.open(self.time_ms)))
             elif opcode == CLOSE_SESSION:
                 results.append((0, self.sessions.close(op[1])))
             else:  # commands.decode_payload lets nothing else through
                 raise Fatal(f"operation code {opcode} has no meaning here")
-        return results
+        return None
 
     # -- snapshots --------------------------------------------------------------------------------
 

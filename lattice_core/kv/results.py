@@ -9,10 +9,18 @@ DELETE, _RANGE      ``[0, deleted, revision]``
 CAS                 ``[0, swapped, revision]``
 OPEN_SESSION        ``[0, session_id]``
 CLOSE_SESSION       ``[0, closed]``
+TXN                 ``[0, failed, revision, results]``, or refused, and nothing changed:
+                    ``[2, limit's number, limit, actual]`` over a limit of its own (txn.py),
+                    ``[3]`` no room beside the transactions before it in the batch: ask again
 ==================  =====================================================================
 
 ``revision`` is the store's after the op, whether the op changed anything or not. A batch's results are
 kept packed (msgpack): that is how they are stored for retries, counted, and sent to the client.
+
+In a transaction's result ``failed`` is nil if all comparisons held, and then ``results`` are those of its first
+list; else it is the position of the first that did not, and they are those of the second. One short list each:
+put ``[0]``, delete ``[0, deleted]``, get ``[0, kv or nil]``, range ``[0, [kv, ...], more, count]``, with
+``kv = [key, value, create_revision, mod_revision, version, lease id or nil]``.
 """
 
 from __future__ import annotations
@@ -24,7 +32,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 
-from lattice_core.errors import Busy, InvalidRequest, OutcomeUnknown, SessionExpired
+from lattice_core.errors import Busy, InvalidRequest, OutcomeUnknown, SessionExpired, TooLarge
+from lattice_core.kv import txn
 from lattice_core.kv.commands import (
     CAS,
     CLOSE_SESSION,
@@ -33,6 +42,7 @@ from lattice_core.kv.commands import (
     OPEN_SESSION,
     PUT,
     PUT_IF_REVISION,
+    TXN,
     Op,
 )
 
@@ -117,7 +127,39 @@ class CloseSessionResult:
     closed: bool
 
 
-OpResult: TypeAlias = PutResult | DeleteResult | CasResult | OpenSessionResult | CloseSessionResult
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """``failed`` is the position of the first comparison that did not hold; None: all did. ``results`` stay as the
+    module describes them."""
+
+    failed: int | None
+    revision: int
+    results: Sequence[Sequence[Any]]
+
+
+OpResult: TypeAlias = PutResult | DeleteResult | CasResult | OpenSessionResult | CloseSessionResult | TxnResult
+
+
+def is_crowded(result: Sequence[Any]) -> bool:
+    """Whether a transaction was not executed for want of room in its batch: to be asked again, in another one."""
+    return bool(result[0] == 3)
+
+
+def read_txn_result(result: Sequence[Any]) -> TxnResult:
+    """The answer to a transaction. Raises TooLarge where it was refused for what it came to, Busy where for what
+    came before it in its batch; nothing was changed then."""
+    if is_crowded(result):
+        raise Busy("the transactions before this one in its batch left no room for it", hint="send it again")
+    if result[0] != 0:
+        _, which, limit, actual = result
+        what = f"visits more than {limit} keys" if which == txn.KEYS_LIMIT else f"answers more than {limit} bytes"
+        raise TooLarge(
+            f"the transaction {what}: nothing of it was applied",
+            limit=limit,
+            actual=actual,
+            hint="give its ranges a limit, or read and delete outside of it and compare revisions inside",
+        )
+    return TxnResult(result[1], result[2], result[3])
 
 
 def read_result(op: Op, result: Sequence[Any]) -> OpResult:
@@ -129,6 +171,8 @@ def read_result(op: Op, result: Sequence[Any]) -> OpResult:
         return DeleteResult(deleted=result[1], revision=result[2])
     if opcode == CAS:
         return CasResult(swapped=result[1], revision=result[2])
+    if opcode == TXN:
+        return read_txn_result(result)
     if opcode == OPEN_SESSION:
         return OpenSessionResult(session_id=result[1])
     if opcode == CLOSE_SESSION:

@@ -8,9 +8,11 @@ Theory
   * The past is one queue of *changes* ``(revision, key, old record, new record)``, cut into segments that
     are forgotten whole. A read at revision R takes the present and undoes the changes after R, newest
     first: its cost is the number of changes since R, and a write's does not depend on how much is kept.
-  * A :class:`StoreView` is a point in time that does not move. While one is open, a write first hands it
-    the record that it is about to replace (copy on write), unless the view has read past that key. So an
-    open view holds nothing back: the history is trimmed as always.
+  * A :class:`~lattice_core.kv.views.StoreView` is a point in time that does not move. While one is open, a write
+    first hands it the record that it is about to replace (copy on write), unless the view has read past that key.
+    So an open view holds nothing back: the history is trimmed as always.
+  * Deleting a range of very many keys is done in steps (range_deletion.py), between which the store is read and not
+    written: the keys are *hidden* from the first step on, all together, and taken out little by little.
 
 Limits
   * The past is bounded in changes and in bytes, and trimmed by itself. ``oldest_revision`` is the oldest
@@ -26,29 +28,16 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
-from sortedcontainers import SortedList, SortedSet
+from sortedcontainers import SortedList
 
 from lattice_core.errors import InvalidRequest, RevisionCompacted
 from lattice_core.kv.digests import MASK_64, record_digest
-
-Record: TypeAlias = tuple[bytes, int, int, int, int, int]
-"""A key's present: value, create_revision, mod_revision, version, lease_id, digest."""
-
-VALUE: Final = 0
-CREATE_REVISION: Final = 1
-MOD_REVISION: Final = 2
-VERSION: Final = 3
-LEASE_ID: Final = 4
-DIGEST: Final = 5
-
-RestoredItem: TypeAlias = tuple[bytes, bytes, int, int, int, int]
-"""What a snapshot holds of a key: key, value, create_revision, mod_revision, version, lease_id."""
-
-Change: TypeAlias = "tuple[int, bytes, Record | None, Record | None]"
-"""One key changed: revision, key, record before, record after (None: absent)."""
+from lattice_core.kv.range_deletion import RangeDeletion
+from lattice_core.kv.records import DIGEST, MOD_REVISION, VALUE, Change, Record, RestoredItem
+from lattice_core.kv.views import StoreView
 
 CHANGE_OVERHEAD_BYTES: Final = 256
 """What a change is charged beyond its key and old value: the tuples, the integers, the queue's slot."""
@@ -120,12 +109,16 @@ class Store:
             self.history_limits.max_changes * CHANGE_OVERHEAD_BYTES // SEGMENTS,
         )
         self._views: list[StoreView] = []
+        self._hidden: tuple[bytes, bytes] | None = None
+        """The range that is being deleted. In the present there is nothing in it; what is still physically there
+        is read only at earlier revisions."""
 
     def __len__(self) -> int:
-        return len(self._records)
+        low, high = self._hidden_bounds()
+        return len(self._records) - (high - low)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._records
+        return self.record(key) is not None
 
     @property
     def state_hash(self) -> int:
@@ -170,18 +163,18 @@ class Store:
 
     def delete_range(self, start: bytes, end: bytes) -> int:
         """Remove ``start <= key < end`` (b"": to the end) as one revision; how many were there."""
+        deletion = self.begin_delete_range(start, end)
+        while deletion.step():
+            pass
+        return deletion.deleted
+
+    def begin_delete_range(self, start: bytes, end: bytes) -> RangeDeletion:
+        """The same in steps: ``step()`` until it returns False, writing nothing else meanwhile."""
         low, high = self._bounds(start, end)
-        if low >= high:
-            return 0
-        doomed = list(self._keys.islice(low, high))
-        self.revision += 1
-        for key in doomed:
-            self._remove(key)
-        del self._keys[low:high]
-        return len(doomed)
+        return RangeDeletion(self, start, end, max(0, high - low))
 
     def _remove(self, key: bytes) -> None:
-        """Take the record out of everything but the sorted keys, at the present revision."""
+        """Take the record out of everything but the sorted keys, at the present revision, and remember it."""
         old = self._records.pop(key)
         if self._views:
             self._preserve(key, old, True)
@@ -196,7 +189,7 @@ class Store:
             view._preserve(key, old, deleted)
 
     def _begin_segment(self) -> None:
-        """The present segment is full; forget the oldest ones that the limits have no room for.
+        """Close the present segment; forget the oldest ones that the limits have no room for.
 
         At least ``max_changes`` stay, as far as ``max_bytes`` allows.
         """
@@ -215,15 +208,46 @@ class Store:
             self._history_bytes -= forgotten.size_bytes
             self.oldest_revision = forgotten.changes[-1][0]
 
+    def _cut_segment(self) -> None:
+        """The present segment has grown beyond its size: close as many of the usual size as it makes."""
+        changes, self._segment, self._segment_bytes = self._segment, [], 0
+        for change in changes:
+            self._segment.append(change)
+            self._segment_bytes += _charge(change)
+            if self._segment_bytes >= self._segment_full_bytes:
+                self._begin_segment()
+
+    def _forget_history(self) -> None:
+        """Nothing before the present revision can be read any more."""
+        self._segments.clear()
+        self._segment = []
+        self._segment_bytes = self._history_bytes = self._history_changes = 0
+        self.oldest_revision = self.revision
+
     # -- reading ----------------------------------------------------------------------------------
 
     def get(self, key: bytes, revision: int | None = None) -> KeyValue | None:
-        record = self.record(key) if revision is None else self._record_at(key, revision)
-        return _key_value(key, record) if record is not None else None
+        is_present = revision is None or revision == self.revision
+        record = self.record(key) if is_present else self._record_at(key, revision or 0)
+        return key_value(key, record) if record is not None else None
 
     def record(self, key: bytes) -> Record | None:
         """The present record, bare."""
+        hidden = self._hidden
+        if hidden is not None and key >= hidden[0] and (not hidden[1] or key < hidden[1]):
+            return None
         return self._records.get(key)
+
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many keys there are in ``start <= key < end`` (b"": to the end)."""
+        low, gap_low, gap_high, high = self._present_bounds(start, end)
+        return gap_low - low + high - gap_high
+
+    def items(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Record]]:
+        """Keys and bare records of the range, in order. To be used up before anything is written."""
+        records = self._records
+        for key in self._present_keys(start, end, False):
+            yield key, records[key]
 
     def range(
         self,
@@ -244,21 +268,24 @@ class Store:
         """
         if limit is not None and limit < 1:
             raise InvalidRequest(f"limit must be at least 1, not {limit}")
-        low, high = self._bounds(start, end)
+        keys: Iterable[bytes]
         past: dict[bytes, Record | None] = {}
-        if revision is None:
+        if revision is None or revision == self.revision:
             revision = self.revision
+            count = self.count(start, end)
+            keys = self._present_keys(start, end, reverse)
         else:
             past = self._undo(revision, start, end)
-        count = max(0, high - low)
-        for key, record in past.items():
-            count += (record is not None) - (key in self._records)
+            low, high = self._bounds(start, end)
+            keys = self._keys.islice(low, high, reverse)
+            count = max(0, high - low)
+            for key, record in past.items():
+                count += (record is not None) - (key in self._records)
         if count_only:
             return RangeResult(revision, [], False, count)
 
         kvs: list[KeyValue] = []
         size = 0
-        keys: Iterable[bytes] = self._keys.islice(low, high, reverse)
         deleted = [key for key, record in past.items() if record is not None and key not in self._records]
         if deleted:
             keys = heapq.merge(keys, sorted(deleted, reverse=reverse), reverse=reverse)
@@ -269,7 +296,7 @@ class Store:
             size += len(key) + (0 if keys_only else len(record[VALUE]))
             if len(kvs) == limit or (max_bytes is not None and kvs and size > max_bytes):
                 break
-            kvs.append(_key_value(key, record, keys_only))
+            kvs.append(key_value(key, record, keys_only))
         return RangeResult(revision, kvs, len(kvs) < count, count)
 
     def changes_since(self, revision: int, limit: int | None = None) -> list[Change]:
@@ -284,6 +311,28 @@ class Store:
         low: int = self._keys.bisect_left(start)
         high: int = self._keys.bisect_left(end) if end else len(self._keys)
         return low, high
+
+    def _hidden_bounds(self) -> tuple[int, int]:
+        """Positions of the keys that are about to go."""
+        return (0, 0) if self._hidden is None else self._bounds(*self._hidden)
+
+    def _present_bounds(self, start: bytes, end: bytes) -> tuple[int, int, int, int]:
+        """Positions in the sorted keys of the range and of a gap in it, which does not exist any more."""
+        low, high = self._bounds(start, end)
+        high = max(low, high)
+        if self._hidden is None:
+            return low, high, high, high
+        gap_low, gap_high = self._hidden_bounds()
+        gap_low = min(max(gap_low, low), high)
+        return low, gap_low, max(gap_low, min(gap_high, high)), high
+
+    def _present_keys(self, start: bytes, end: bytes, reverse: bool) -> Iterator[bytes]:
+        low, gap_low, gap_high, high = self._present_bounds(start, end)
+        before: Iterator[bytes] = self._keys.islice(low, gap_low, reverse)
+        if gap_high == high:
+            return before
+        after: Iterator[bytes] = self._keys.islice(gap_high, high, reverse)
+        return chain(after, before) if reverse else chain(before, after)
 
     def _check_readable(self, revision: int) -> None:
         if revision > self.revision:
@@ -327,6 +376,7 @@ class Store:
 
     def view(self) -> StoreView:
         """Pin the present, to be read in slices while writes go on. Close it when done."""
+        assert self._hidden is None, "a view cannot be opened while a range is being deleted"
         view = StoreView(self)
         self._views.append(view)
         return view
@@ -401,88 +451,18 @@ class Store:
         assert self._history_changes == sum(len(full.changes) for full in self._segments)
         assert self._history_changes <= self.history_limits.max_changes + SEGMENT_BYTES // CHANGE_OVERHEAD_BYTES
         for changes, size_bytes in [*self._segments, _Segment(self._segment, self._segment_bytes)]:
-            assert size_bytes == sum(
-                CHANGE_OVERHEAD_BYTES + len(key) + (len(old[VALUE]) if old else 0) for _, key, old, _ in changes
-            )
+            assert size_bytes == sum(map(_charge, changes))
         revisions = [change[0] for change in self._changes_after(-1)][::-1]
         assert revisions == sorted(revisions)
         assert self.oldest_revision <= self.revision
 
 
-class StoreView:
-    """The store as it was when the view was opened, read once from the first key to the last.
-
-    What is overwritten or deleted behind the view's back is put aside here first, until it has been read.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.revision = store.revision
-        self.count = len(store)
-        self.state_hash = store.state_hash
-        self._cursor = b""  # everything up to here has been read; there is no empty key
-        # Keys past the cursor that were written since, with the pinned record (None: did not exist).
-        self._replaced: dict[bytes, Record | None] = {}
-        # Those among them that the store may no longer list, though the view has to.
-        self._deleted: Any = SortedSet()
-        self._open = True
-        self._exhausted = False
-
-    def _preserve(self, key: bytes, old: Record | None, deleted: bool) -> None:
-        """The store is about to replace or delete this key's record. Only the first one is the pinned one."""
-        if key <= self._cursor:
-            return
-        pinned = self._replaced.setdefault(key, old)
-        if deleted and pinned is not None:
-            self._deleted.add(key)
-
-    def read_slice(self, max_items: int, max_bytes: int | None = None) -> list[RestoredItem]:
-        """The next records in key order, as (key, value, create_revision, mod_revision, version, lease_id).
-
-        Never more than ``max_items``, nor more than ``max_bytes`` of keys and values except for a single
-        larger one. Empty means that all has been read.
-        """
-        if not self._open:
-            raise ValueError("the view is closed")
-        items: list[RestoredItem] = []
-        if self._exhausted:
-            return items
-        records, replaced = self._store._records, self._replaced
-        size = 0
-        while not items:
-            keys = list(islice(self._store._keys.irange(self._cursor, None, (False, True)), max_items))
-            last = keys[-1] if len(keys) == max_items else None
-            keys_deleted = list(self._deleted.irange(self._cursor, last, (False, True)))
-            if keys_deleted:
-                keys = sorted({*keys, *keys_deleted})
-            if not keys:
-                self._exhausted = True
-                self._detach()
-                break
-            for key in keys:
-                record = replaced[key] if key in replaced else records[key]
-                if record is not None:  # else created since
-                    size += len(key) + len(record[VALUE])
-                    if len(items) == max_items or (max_bytes is not None and items and size > max_bytes):
-                        break
-                    items.append((key, *record[:DIGEST]))
-                self._cursor = key
-                if replaced.pop(key, None) is not None:
-                    self._deleted.discard(key)
-        return items
-
-    def close(self) -> None:
-        """Stop being told about writes. Safe to repeat."""
-        self._open = False
-        self._detach()
-
-    def _detach(self) -> None:
-        if self in self._store._views:
-            self._store._views.remove(self)
-        self._replaced.clear()
-        self._deleted.clear()
+def _charge(change: Change) -> int:
+    """What a change counts as in the history's bytes. put() and _remove() add it up without this call."""
+    _, key, old, _ = change
+    return CHANGE_OVERHEAD_BYTES + len(key) + (len(old[VALUE]) if old is not None else 0)
 
 
-def _key_value(key: bytes, record: Record, keys_only: bool = False) -> KeyValue:
+def key_value(key: bytes, record: Record, keys_only: bool = False) -> KeyValue:
     value, created, modified, version, lease_id, _ = record
     return KeyValue(key, b"" if keys_only else value, created, modified, version, lease_id)

@@ -30,6 +30,7 @@ from lattice_core.errors import (
     RevisionCompacted,
     SessionExpired,
     TooLarge,
+    TooStale,
     Unavailable,
 )
 from lattice_core.rpc.pb import kv_pb2
@@ -41,6 +42,7 @@ _STATUS: dict[int, grpc.StatusCode] = {
     kv_pb2.ERROR_CODE_NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
     kv_pb2.ERROR_CODE_NO_LEADER: grpc.StatusCode.UNAVAILABLE,
     kv_pb2.ERROR_CODE_SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    kv_pb2.ERROR_CODE_TOO_STALE: grpc.StatusCode.UNAVAILABLE,
     kv_pb2.ERROR_CODE_BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
     kv_pb2.ERROR_CODE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     kv_pb2.ERROR_CODE_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,6 +57,7 @@ _CODES: tuple[tuple[type[LatticeError], kv_pb2.ErrorCode], ...] = (
     # Most derived first: the first match wins.
     (NotLeader, kv_pb2.ERROR_CODE_NOT_LEADER),
     (NoLeader, kv_pb2.ERROR_CODE_NO_LEADER),
+    (TooStale, kv_pb2.ERROR_CODE_TOO_STALE),
     (Busy, kv_pb2.ERROR_CODE_BUSY),
     (TooLarge, kv_pb2.ERROR_CODE_TOO_LARGE),
     (InvalidRequest, kv_pb2.ERROR_CODE_INVALID),
@@ -111,6 +114,8 @@ def _from_code(detail: kv_pb2.ErrorDetail) -> LatticeError:
             )
         case kv_pb2.ERROR_CODE_NO_LEADER:
             return NoLeader(message)
+        case kv_pb2.ERROR_CODE_TOO_STALE:
+            return TooStale(message)
         case kv_pb2.ERROR_CODE_BUSY:
             return Busy(message)
         case kv_pb2.ERROR_CODE_INVALID:

@@ -1,8 +1,8 @@
 """Committed entries into the state machine, a slice at a time.
 
 An entry may hold thousands of operations, and there may be many entries; the loop must come round for
-heartbeats. So applying stops after a few milliseconds, between two client batches, and goes on in the next
-turn (SAFETY 49: no big batch causes an election).
+heartbeats. So applying stops after a few milliseconds, between two client batches or two steps of deleting a large
+range, and goes on in the next turn (SAFETY 49: no big batch causes an election).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from lattice_core.server.clock import ClusterClock
 from lattice_core.server.proposals import Proposal, Proposals
 
 SLICE_SECONDS = 0.005
-"""A twentieth of a heartbeat. Looked at after each client batch, which is itself bounded (about 10 ms)."""
+"""A twentieth of a heartbeat. Looked at after each client batch, which is itself bounded (about 10 ms), and where the
+state machine offers to pause in one."""
 
 
 class Applier:
@@ -28,7 +29,7 @@ class Applier:
         self._proposals = proposals
         self._clock = clock
         self._entries: deque[Entry] = deque()
-        self._results: Iterator[BatchResult] | None = None
+        self._results: Iterator[BatchResult | None] | None = None
         self._callers: Iterator[Proposal] | None = None
         self.applied_bytes = 0
         """What the entries applied since the start took up in the log; tells how far it has grown."""
@@ -110,7 +111,7 @@ class Applier:
         results, callers = self._results, self._callers
         assert results is not None
         for result in results:
-            if callers is not None:
+            if callers is not None and result is not None:
                 self._proposals.finish(next(callers), result)
             if time.perf_counter() >= deadline:
                 # The iterator may be at its end; finding out is the next slice's first step.

@@ -37,6 +37,7 @@ from lattice_core.kv import (
     put,
     put_if_revision,
     raise_for_status,
+    read_txn_result,
 )
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
@@ -52,11 +53,13 @@ from lattice_core.server.read_batches import (
     Range,
     Read,
     checked,
+    checked_bound,
     decode_reads,
     encode_answers,
     key_value_to_pb,
 )
 from lattice_core.server.reads import Answers
+from lattice_core.server.txn_messages import request_to_op, result_to_pb
 
 MAX_STREAM_REQUESTS = 1024
 """Taken from one stream and not answered; our client keeps a window of far fewer batches."""
@@ -114,8 +117,14 @@ class KVService:
             ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands, ops), reply
         )
 
-    def read(self, reads: list[Read], consistency: int, reply: Callable[[Answers | kv_pb2.ErrorDetail], None]) -> None:
-        self._node.reads.submit(reads, consistency, reply)
+    def read(
+        self,
+        reads: list[Read],
+        consistency: int,
+        reply: Callable[[Answers | kv_pb2.ErrorDetail], None],
+        max_stale_seconds: float | None,
+    ) -> None:
+        self._node.reads.submit(reads, consistency, reply, max_stale_seconds)
 
     def leader_hint(self) -> kv_pb2.LeaderHint | None:
         return self._node.hints.leader(self._node.core.leader_id)
@@ -155,13 +164,21 @@ class KVService:
         _, swapped, revision = await self._write_one(cas(request.key, expected, request.value), request, context)
         return kv_pb2.CompareAndSwapResponse(swapped=swapped, revision=revision)
 
+    async def txn(self, request: kv_pb2.TxnRequest, context: Any) -> kv_pb2.TxnResponse:
+        try:
+            op = request_to_op(request)
+            result = await self._write_one(op, request, context)
+            return result_to_pb(op, read_txn_result(result))
+        except LatticeError as error:
+            await abort(context, to_detail(error))
+
     async def open_session(self, _request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionResponse:
         _, session_id = await self._write_one(open_session(), None, context)
         return kv_pb2.OpenSessionResponse(session_id=session_id, leader=self.leader_hint())
 
     async def get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
         revision = request.revision if request.HasField("revision") else None
-        answers = await self._read_one(Get(request.key, revision), request.consistency, context)
+        answers = await self._read_one(Get(request.key, revision), request, context)
         answer = answers.answers[0]
         if answer is None:
             return kv_pb2.GetResponse(revision=answers.revision, not_found=kv_pb2.NotFound())
@@ -176,7 +193,7 @@ class KVService:
         )
         revision = request.revision if request.HasField("revision") else None
         read = Range(request.start, request.end, request.limit, revision, flags)
-        answers = await self._read_one(read, request.consistency, context)
+        answers = await self._read_one(read, request, context)
         answer = answers.answers[0]
         assert isinstance(answer, RangeResult)
         return kv_pb2.RangeResponse(
@@ -207,14 +224,15 @@ class KVService:
         assert isinstance(outcome, BatchResult)
         return decode_results(outcome.packed)[0]
 
-    async def _read_one(self, read: Read, consistency: int, context: Any) -> Answers:
+    async def _read_one(self, read: Read, request: Any, context: Any) -> Answers:
         await self._refuse_if_draining(context)
         try:
             reads = [checked(read)]
+            max_stale_seconds = checked_bound(request)
         except LatticeError as error:
             await abort(context, to_detail(error))
         done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
-        self.read(reads, consistency, lambda answers: _settle(done, answers))
+        self.read(reads, request.consistency, lambda answers: _settle(done, answers), max_stale_seconds)
         answers = await done
         if isinstance(answers, kv_pb2.ErrorDetail):
             await abort(context, answers)
@@ -242,6 +260,7 @@ class KVService:
                 "Range": _unary(self.range, kv_pb2.RangeRequest),
                 "Delete": _unary(self.delete, kv_pb2.DeleteRequest),
                 "CompareAndSwap": _unary(self.compare_and_swap, kv_pb2.CompareAndSwapRequest),
+                "Txn": _unary(self.txn, kv_pb2.TxnRequest),
                 "OpenSession": _unary(self.open_session, kv_pb2.OpenSessionRequest),
             },
         )
@@ -310,11 +329,15 @@ class _SessionStream:
             case "read":
                 try:
                     reads = decode_reads(request.read.reads)
+                    max_stale_seconds = checked_bound(request.read)
                 except LatticeError as error:
                     self._answer_error(request_id, size, to_detail(error))
                     return
                 self._service.read(
-                    reads, request.read.consistency, lambda answers: self._have_read(request_id, size, answers)
+                    reads,
+                    request.read.consistency,
+                    lambda answers: self._have_read(request_id, size, answers),
+                    max_stale_seconds,
                 )
             case "open":
                 self._service.write(

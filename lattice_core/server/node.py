@@ -105,7 +105,14 @@ class Node:
             max_pending_bytes=config.max_pending_bytes,
             max_entry_bytes=config.max_entry_bytes,
         )
-        self.reads = Reads(self.core, self.machine, self.hints, self.loop.kick, self.stale_seconds)
+        self.reads = Reads(
+            self.core,
+            self.machine,
+            self.hints,
+            self.loop.kick,
+            self.stale_seconds,
+            leases_by_default=config.read_mode == "lease",
+        )
         self.applier = Applier(self.machine, self.proposals, clock)
         self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
         self.membership = Membership(

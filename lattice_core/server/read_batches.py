@@ -107,6 +107,21 @@ def checked(read: Read) -> Read:
     return read
 
 
+def checked_bound(request: Any) -> float | None:
+    """The ``max_stale_seconds`` of a read request; None: no bound. Raises InvalidRequest.
+
+    It goes with stale reads only: on any other it would be a misunderstanding to stay silent about.
+    """
+    if not request.HasField("max_stale_seconds"):
+        return None
+    if request.consistency != kv_pb2.CONSISTENCY_STALE:
+        raise InvalidRequest("max_stale_seconds goes with stale reads; others are never stale")
+    seconds: float = request.max_stale_seconds
+    if not 0 <= seconds < float("inf"):
+        raise InvalidRequest(f"max_stale_seconds is {seconds}, must be 0 or more")
+    return seconds
+
+
 def execute(store: Store, reads: list[Read]) -> list[Answer]:
     """One answer per read, all from the same state, together about MAX_ANSWER_BYTES at most."""
     room = MAX_ANSWER_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from lattice_core.client import (
     SnapshotSaved,
     SnapshotTaken,
     Transfer,
+    TxnResult,
 )
+from lattice_core.client.txn import txn_op
+from lattice_core.kv import txn
 
 
 def every_kind_of_cluster() -> ClusterStatus:
@@ -92,7 +95,40 @@ class MemoryClient:
         start = prefix or start
         self._called("range", start, end, limit, **kwargs)
         keys = [key for key in sorted(self.kvs) if key >= start and (end is None or key < end)]
-        return RangeResult(tuple(self.kvs[key] for key in keys[:limit]), len(keys) > limit, len(keys), 77)
+        if kwargs.get("count_only"):
+            return RangeResult((), False, len(keys), 77)
+        shown = (keys[::-1] if kwargs.get("reverse") else keys)[:limit]
+        kvs = [self.kvs[key] for key in shown]
+        if kwargs.get("keys_only"):
+            kvs = [replace(kv, value=b"") for kv in kvs]
+        return RangeResult(tuple(kvs), len(keys) > limit, len(keys), 77)
+
+    def txn(self, *, when: list[Any], then: list[Any], otherwise: list[Any]) -> TxnResult:
+        """``condition_holds`` decides; deletes find one key, gets what is in ``kvs``."""
+        self._called("txn", when, then, otherwise)
+        txn_op(when, then, otherwise)  # refuses what the real one would
+        done = then if self.condition_holds else otherwise
+        results = tuple(self._txn_result(each.op) for each in done)
+        return TxnResult(self.condition_holds, 12, results, None if self.condition_holds else len(when) - 1)
+
+    def _txn_result(self, op: Any) -> Any:
+        if op[0] == txn.PUT:
+            return 12
+        if op[0] == txn.GET:
+            return self.kvs.get(op[1])
+        if op[0] == txn.RANGE:
+            flags = op[4]
+            found = self.range(
+                start=op[1],
+                end=op[2] or None,
+                limit=op[3] or 1000,
+                reverse=flags & txn.REVERSE,
+                keys_only=flags & txn.KEYS_ONLY,
+                count_only=flags & txn.COUNT_ONLY,
+            )
+            self.calls.pop()
+            return found
+        return DeleteResult(1, 12)
 
     def node_status(self) -> NodeStatus:
         self._called("node_status")

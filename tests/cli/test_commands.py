@@ -85,6 +85,8 @@ def test_get_json_has_the_promised_fields_and_wraps_what_is_not_text(client: Any
     _, out, _ = lattice("get", "--prefix", "", "-o", "json")
     assert json.loads(out) == {
         "revision": 77,
+        "more": False,
+        "count": 2,
         "kvs": [
             {"key": "a", "value": "grüße", "create_revision": 3, "mod_revision": 7, "version": 2, "lease": None},
             {
@@ -102,7 +104,7 @@ def test_get_json_has_the_promised_fields_and_wraps_what_is_not_text(client: Any
 def test_get_prefix_prints_a_line_each_and_reads_page_by_page_at_one_revision(
     client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lattice_cli.commands.get.PAGE_KEYS", 2)
+    monkeypatch.setattr("lattice_core.client.pages.PAGE_KEYS", 2)
     for number in range(5):
         client.add(b"k%d" % number, b"v%d" % number)
     code, out, _ = lattice("get", "k", "--prefix")
@@ -122,7 +124,107 @@ def test_get_prefix_respects_a_limit_and_finds_nothing_without_complaint(client:
 def test_get_passes_revision_and_consistency_on(client: Any, lattice: Any) -> None:
     client.add(b"k", b"v")
     lattice("get", "k", "--revision", "5", "--consistency", "stale")
-    assert only_call(client)[2] == {"revision": 5, "consistency": "stale"}
+    assert only_call(client)[2] == {
+        "revision": 5,
+        "consistency": "stale",
+        "max_stale": None,
+        "keys_only": False,
+        "count_only": False,
+        "reverse": False,
+    }
+    lattice("get", "k", "--consistency", "stale", "--max-stale", "2.5")
+    assert client.calls[-1][2]["max_stale"] == 2.5
+
+
+def test_get_of_a_key_does_not_take_one_that_only_begins_like_it(client: Any, lattice: Any) -> None:
+    client.add(b"key-and-more", b"v")
+    assert lattice("get", "key")[0] == 1
+    longest = "k" * 4096
+    client.add(longest.encode(), b"v")
+    assert lattice("get", longest) == (0, "v", "")
+
+
+@pytest.fixture
+def five(client: Any) -> Any:
+    for number in range(5):
+        client.add(b"k%d" % number, b"v%d" % number)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [
+        (["k", "--prefix", "--reverse", "--limit", "2"], "k4\tv4\nk3\tv3\n"),
+        (["k", "--prefix", "--keys-only"], "k0\nk1\nk2\nk3\nk4\n"),
+        (["k", "--prefix", "--count-only"], "5\n"),
+        (["k1", "--range-end", "k3"], "k1\tv1\nk2\tv2\n"),
+        (["k3", "--range-end", ""], "k3\tv3\nk4\tv4\n"),
+        (["k1", "--range-end", "k9", "--reverse", "--keys-only", "--limit", "1"], "k4\n"),
+    ],
+)
+def test_get_of_a_range_as_lines(five: Any, lattice: Any, options: list[str], printed: str) -> None:
+    assert lattice("get", *options) == (0, printed, "")
+
+
+def test_get_backwards_reads_page_by_page_down_to_the_start(
+    five: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lattice_core.client.pages.PAGE_KEYS", 2)
+    _, out, _ = lattice("get", "k", "--prefix", "--reverse", "--keys-only")
+    assert out == "k4\nk3\nk2\nk1\nk0\n"
+    ranges = [call for call in five.calls if call[0] == "range"]
+    assert [call[1][:2] for call in ranges] == [(b"k", b"l"), (b"k", b"k3"), (b"k", b"k1")]
+    assert [call[2]["revision"] for call in ranges] == [None, 77, 77]
+
+
+def test_get_json_of_a_range_says_what_was_left_out_and_no_value_where_none_was_asked_for(
+    five: Any, lattice: Any
+) -> None:
+    document = json.loads(lattice("get", "k", "--prefix", "--limit", "2", "--keys-only", "-o", "json")[1])
+    assert (document["more"], document["count"]) == (True, 5)
+    assert set(document["kvs"][0]) == {"key", "create_revision", "mod_revision", "version", "lease"}
+    document = json.loads(lattice("get", "k", "--prefix", "--count-only", "-o", "json")[1])
+    assert document == {"revision": 77, "kvs": [], "more": False, "count": 5}
+
+
+def test_get_of_a_range_as_a_table(five: Any, lattice: Any) -> None:
+    assert "v4" in lattice("get", "k", "--prefix", "-o", "table")[1]
+    keys = lattice("get", "k", "--prefix", "--keys-only", "-o", "table")[1]
+    assert "k4" in keys
+    assert "VALUE" not in keys
+    assert lattice("get", "k", "--prefix", "--count-only", "-o", "table")[1] == "5 keys\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--limit", "1"], "--limit goes with --prefix or --range-end"),
+        (["--reverse"], "--reverse goes with"),
+        (["--keys-only"], "--keys-only goes with"),
+        (["--count-only"], "--count-only goes with"),
+        (["--prefix", "--range-end", "z"], "exclude each other"),
+        (["--prefix", "--count-only", "--limit", "1"], "exclude each other"),
+        (["--prefix", "--count-only", "--keys-only"], "exclude each other"),
+        (["--max-stale", "1"], "--max-stale goes with --consistency stale"),
+        (["--range-end", "a"], "the end a is not after k"),
+    ],
+)
+def test_get_options_that_mean_nothing_together_are_usage_errors(
+    client: Any, lattice: Any, options: list[str], says: str
+) -> None:
+    code, out, err = lattice("get", "k", *options)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_a_compacted_revision_exits_1_and_names_the_oldest_that_is_kept(client: Any, lattice: Any) -> None:
+    client.error = RevisionCompacted("revision 3 is no longer kept: the oldest is 8", compacted_revision=7)
+    code, _, err = lattice("get", "k", "--prefix", "--revision", "3")
+    assert code == 1
+    assert err == (
+        "error: revision 3 is no longer kept: the oldest is 8. "
+        "try: read at revision 8 or later, or without --revision\n"
+    )
 
 
 def test_get_as_a_table(client: Any, lattice: Any) -> None:

@@ -125,3 +125,14 @@ def test_config_check_validates(tmp_path: Path, lattice: Any) -> None:
     assert code == 2
     assert "500 ms" in err
     assert "900 ms" in err
+
+
+def test_the_read_mode_comes_from_file_variable_or_flag_and_is_checked(tmp_path: Path) -> None:
+    path = write(tmp_path, 'read_mode = "lease"\n')
+    assert settings.load({}, environ={}).config.read_mode == "read-index"
+    assert settings.load({}, config_file=path, environ={}).config.read_mode == "lease"
+    variable = settings.load({}, config_file=path, environ={"LATTICE_READ_MODE": "read-index"})
+    assert (variable.config.read_mode, variable.sources["read_mode"]) == ("read-index", "LATTICE_READ_MODE")
+    assert settings.load({"read_mode": "lease"}, environ={}).config.read_mode == "lease"
+    with pytest.raises(ConfigurationError, match="read mode 'quorum' is not read-index or lease"):
+        settings.load({"read_mode": "quorum"}, environ={}).config.validate()

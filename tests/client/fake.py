@@ -34,6 +34,7 @@ class Do(enum.Enum):
     IN_DOUBT = "execute, and answer that the outcome is unknown"
     EXPIRED = "forget the session, and answer that it has expired"
     INVALID = "answer that the batch is wrong"
+    TOO_STALE = "answer that this member's state is too old for the read"
 
 
 @dataclass
@@ -64,6 +65,8 @@ class FakeCluster:
     """Writes and openings answered with "nobody leads"."""
     seen: list[Seen] = field(default_factory=list)
     executed: list[tuple[int, int, bytes]] = field(default_factory=list)
+    ranges: list[tuple[int | None, int]] = field(default_factory=list)
+    """(revision, flags) of each range that was read."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def start(self, *names: str) -> str:
@@ -147,8 +150,11 @@ class FakeCluster:
                 code = kv_pb2.ERROR_CODE_COMPACTED
                 return {"error": code, "message": "history up to 2 is gone", "compacted_revision": 2}
             return kv(read[1]) if read[1] in self.kvs else None
-        _, start, end, limit, _, _ = read
+        _, start, end, limit, revision, flags = read
+        self.ranges.append((revision, flags))
         keys = sorted(key for key in self.kvs if key >= start and (not end or key < end))
+        if flags & 4:
+            keys.reverse()
         shown = keys[: limit or None]
         return [[kv(key) for key in shown], len(shown) < len(keys), len(keys)]
 
@@ -165,6 +171,8 @@ class FakeMember:
         self.read_script: deque[Do] = deque()
         self.read_batches: list[tuple[int, int]] = []
         """(consistency, number of reads) of each batch."""
+        self.bounds: list[float] = []
+        """The bound of staleness of each batch that had one."""
         self.snapshot = b""
         self.snapshot_bytes = 0
         self.streams = 0
@@ -270,12 +278,16 @@ class _KV(kv_pb2_grpc.KVServicer):
     ) -> None:
         reads = msgpack.unpackb(read.reads)
         self.member.read_batches.append((read.consistency, len(reads)))
+        if read.HasField("max_stale_seconds"):
+            self.member.bounds.append(read.max_stale_seconds)
         do = self.member.read_script.popleft() if self.member.read_script else Do.NORMAL
         await self.cluster._notify()
         if do is Do.DROP:
             raise _EndOfStream
         if read.consistency != kv_pb2.CONSISTENCY_STALE and self.cluster.leader is None:
             do = Do.NO_LEADER
+        if do is Do.TOO_STALE and (hint := self.cluster.hint()) is not None:
+            response.error.leader.CopyFrom(hint)
         error = _ERRORS.get(do)
         if error is not None:
             response.error.code, response.error.message = error
@@ -305,6 +317,7 @@ _ERRORS = {
     Do.NOT_LEADER: (kv_pb2.ERROR_CODE_NOT_LEADER, "not the leader"),
     Do.NO_LEADER: (kv_pb2.ERROR_CODE_NO_LEADER, "there is no leader"),
     Do.IN_DOUBT: (kv_pb2.ERROR_CODE_OUTCOME_UNKNOWN, "leadership was lost"),
+    Do.TOO_STALE: (kv_pb2.ERROR_CODE_TOO_STALE, "this member's state is old"),
     Do.INVALID: (kv_pb2.ERROR_CODE_INVALID, "this is wrong"),
 }
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake import FakeCluster
 
-from lattice_core.client import AsyncClient, Client
+from lattice_core.client import AsyncBatch, AsyncClient, Batch, Client
 from lattice_core.errors import InvalidRequest, Unavailable
 
 
@@ -80,13 +80,29 @@ def test_threads_share_batches(cluster: FakeCluster) -> None:
     assert len(cluster.seen) < 321
 
 
-def test_both_clients_have_the_same_methods_arguments_and_docs() -> None:
-    def public(kind: type) -> dict[str, inspect.Signature]:
-        functions = inspect.getmembers(kind, inspect.isfunction)
-        return {name: inspect.signature(each) for name, each in functions if not name.startswith("_")}
+def signatures(kind: type) -> dict[str, inspect.Signature]:
+    functions = inspect.getmembers(kind, inspect.isfunction)
+    return {name: inspect.signature(each) for name, each in functions if not name.startswith("_")}
 
-    assert public(Client) == public(AsyncClient)
-    assert all(getattr(Client, name).__doc__ for name in public(Client))
+
+def test_both_clients_have_the_same_methods_arguments_and_docs() -> None:
+    blocking, coroutines = signatures(Client), signatures(AsyncClient)
+    assert blocking.pop("scan").return_annotation == "Iterator[KeyValue]"
+    assert coroutines.pop("scan").return_annotation == "AsyncIterator[KeyValue]"
+    assert blocking.pop("batch").return_annotation == "Batch"
+    assert coroutines.pop("batch").return_annotation == "AsyncBatch"
+    # The items of one may be async, and only their type differs.
+    items = [kind.pop("put_many").parameters for kind in (blocking, coroutines)]
+    assert list(items[0]) == list(items[1])
+    assert blocking == coroutines
+    for kind in (Client, AsyncClient, Batch, AsyncBatch):
+        assert all(getattr(kind, name).__doc__ for name in signatures(kind))
+    scans = [inspect.signature(kind.scan).parameters for kind in (Client, AsyncClient)]
+    assert scans[0] == scans[1]
+
+
+def test_both_batches_have_the_same_methods_and_arguments() -> None:
+    assert signatures(Batch) == signatures(AsyncBatch)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -10,7 +10,8 @@ import pytest
 
 from lattice_core.client.writes import BATCH_OPS, Result, WriteQueue
 from lattice_core.errors import Busy, InvalidRequest, NoLeader, OutcomeUnknown, Unavailable
-from lattice_core.kv.commands import PUT
+from lattice_core.kv import transaction, txn
+from lattice_core.kv.commands import PUT, Op
 
 TROUBLE = Unavailable("nobody answers")
 
@@ -262,3 +263,109 @@ def test_an_answer_to_a_forgotten_request_changes_nothing(queue: WriteQueue, cal
     queue.rejected(99, InvalidRequest("wrong"))
     assert queue.idle
     assert queue.session_id == 5
+
+
+# -- transactions and whole batches ---------------------------------------------------------------
+
+
+def queued(queue: WriteQueue, loop: asyncio.AbstractEventLoop, op: Op) -> asyncio.Future[Result]:
+    future: asyncio.Future[Result] = loop.create_future()
+    queue.add(op, future, 10.0, 30)
+    return future
+
+
+def whole_batch(
+    queue: WriteQueue, loop: asyncio.AbstractEventLoop, commands: bytes, count: int
+) -> asyncio.Future[Result]:
+    future: asyncio.Future[Result] = loop.create_future()
+    queue.add_batch(commands, count, future, 10.0)
+    return future
+
+
+def test_what_is_in_a_transaction_counts_against_the_size_of_a_batch(
+    queue: WriteQueue, loop: asyncio.AbstractEventLoop
+) -> None:
+    op = transaction([], [(txn.GET, b"k")] * (BATCH_OPS // 2 - 1))
+    for _ in range(3):
+        queued(queue, loop, op)
+    first, second = queue.next_batch(1, 0.0), queue.next_batch(2, 0.0)
+    assert first is not None
+    assert second is not None
+    assert (len(first.items), len(second.items)) == (2, 1)
+
+
+def test_a_transaction_larger_than_a_batch_travels_alone(queue: WriteQueue, loop: asyncio.AbstractEventLoop) -> None:
+    queued(queue, loop, transaction([], [(txn.GET, b"k")] * txn.MAX_OPS))
+    queued(queue, loop, (PUT, b"k", b"v"))
+    first, second = queue.next_batch(1, 0.0), queue.next_batch(2, 0.0)
+    assert first is not None
+    assert second is not None
+    assert (len(first.items), len(second.items)) == (1, 1)
+
+
+def test_a_transaction_that_found_no_room_is_sent_again_first_and_under_a_new_sequence(
+    queue: WriteQueue, caller: Caller, loop: asyncio.AbstractEventLoop
+) -> None:
+    op = transaction([], [(txn.GET, b"k")])
+    fits, crowded = queued(queue, loop, op), queued(queue, loop, op)
+    put = caller.put(b"a")
+    queue.next_batch(1, 0.0)
+    later = caller.put(b"b")
+    queue.answered(1, msgpack.packb([[0, None, 3, [[0, None]]], [3], [0, 4]]))
+    assert fits.result() == [0, None, 3, [[0, None]]]
+    assert put.result() == [0, 4]
+    assert not crowded.done()
+    again = queue.next_batch(2, 0.0)
+    assert again is not None
+    assert again.sequence == 2
+    assert [item.future for item in again.items] == [crowded, later]
+    queue.answered(2, msgpack.packb([[0, None, 4, []], [0, 5]]))
+    assert crowded.result() == [0, None, 4, []]
+
+
+def test_a_whole_batch_travels_alone_as_it_is_and_gets_all_results(
+    queue: WriteQueue, caller: Caller, loop: asyncio.AbstractEventLoop
+) -> None:
+    caller.put(b"a")
+    whole = whole_batch(queue, loop, b"the bytes", 3)
+    other = caller.put(b"b")
+    queue.window = 3
+    batches = [queue.next_batch(number, 0.0) for number in (1, 2, 3)]
+    assert [len(batch.items) for batch in batches if batch is not None] == [1, 1, 1]
+    assert batches[1] is not None
+    assert batches[1].commands == b"the bytes"
+    queue.answered(2, results(7, 8, 9))
+    assert whole.result() == [[0, 7], [0, 8], [0, 9]]
+    queue.answered(3, results(10))
+    assert other.result() == [0, 10]
+
+
+def test_safety_44_a_whole_batch_is_sent_again_unchanged_after_a_lost_connection(
+    queue: WriteQueue, loop: asyncio.AbstractEventLoop
+) -> None:
+    whole = whole_batch(queue, loop, b"the bytes", 2)
+    first = queue.next_batch(1, 0.0)
+    queue.connection_lost()
+    again = queue.next_batch(2, 0.0)
+    assert again is first
+    queue.answered(2, results(1, 2))
+    assert whole.result() == [[0, 1], [0, 2]]
+
+
+def test_a_whole_batch_with_the_wrong_number_of_results_is_of_unknown_outcome(
+    queue: WriteQueue, loop: asyncio.AbstractEventLoop
+) -> None:
+    whole = whole_batch(queue, loop, b"the bytes", 2)
+    queue.next_batch(1, 0.0)
+    queue.answered(1, results(1))
+    assert isinstance(whole.exception(), OutcomeUnknown)
+
+
+def test_a_whole_batch_that_is_refused_for_good_has_its_error(
+    queue: WriteQueue, loop: asyncio.AbstractEventLoop
+) -> None:
+    whole = whole_batch(queue, loop, b"the bytes", 2)
+    queue.next_batch(1, 0.0)
+    queue.rejected(1, InvalidRequest("no"))
+    assert isinstance(whole.exception(), InvalidRequest)
+    assert queue.idle

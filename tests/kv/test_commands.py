@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from lattice_core.errors import InvalidRequest, TooLarge, UnknownCommand
 from lattice_core.kv import commands
 from lattice_core.kv.commands import ClientBatch, decode_batch, decode_payload, encode_batch, encode_payload
+from lattice_core.kv.operands import MAX_INTEGER
 
 KEYS = st.binary(min_size=1, max_size=20)
 VALUES = st.binary(max_size=50)
-REVISIONS = st.integers(0, commands.MAX_INTEGER)
+REVISIONS = st.integers(0, MAX_INTEGER)
 OPS = st.one_of(
     st.builds(commands.put, KEYS, VALUES),
     st.builds(commands.put_if_revision, KEYS, VALUES, REVISIONS),
@@ -62,7 +63,7 @@ MALFORMED = [
 ]
 
 NEWER = [
-    msgpack.packb([[commands.TXN, [], [], []]]),
+    msgpack.packb([[commands.TXN, [], [], [], []]]),
     msgpack.packb([[9]]),
     msgpack.packb([[127, b"k"]]),
     msgpack.packb([[1, b"k", b"v", 7]]),  # one operand more than this version knows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -144,6 +146,31 @@ def test_a_view_remembers_only_what_it_has_yet_to_read() -> None:
     assert [item[:2] for item in read] == [(b"%03d" % n, b"v%d" % n) for n in range(50, 100)]
     assert not view._replaced
     assert not view._deleted
+
+
+def test_a_slice_of_a_view_looks_at_no_more_keys_than_it_may_return_however_many_were_deleted() -> None:
+    """It took half a second a slice, and minutes in all, where 300,000 keys were deleted under a snapshot."""
+    store = filled(900)
+    view = store.view()
+    store.delete_range(b"100", b"")
+    store.put(b"1000", b"created since")
+    looked_at = 0
+    irange = view._deleted.irange
+
+    def counted(*args: Any) -> Iterator[bytes]:
+        nonlocal looked_at
+        for key in irange(*args):
+            looked_at += 1
+            yield key
+
+    view._deleted.irange = counted
+    read: list[bytes] = []
+    slices = 0
+    while items := view.read_slice(50):
+        read += [item[0] for item in items]
+        slices += 1
+    assert read == [b"%03d" % n for n in range(900)]
+    assert 800 <= looked_at <= 50 * (slices + 1)
 
 
 def test_a_view_that_has_been_read_stays_read_and_costs_nothing() -> None:

@@ -25,7 +25,10 @@ from lattice_core.kv import (
     encode_payload,
     put,
     put_if_revision,
+    transaction,
+    txn,
 )
+from lattice_core.kv.store_transaction import StoreTransaction
 
 State = dict[bytes, KeyValue]
 
@@ -33,6 +36,17 @@ KEYS = st.sampled_from([b"a", b"aa", b"ab", b"b", b"b\x00", b"c", b"d", b"\xff",
 ENDS = KEYS | st.just(b"")
 VALUES = st.sampled_from([b"", b"1", b"2", b"three" * 30])
 MAX_CHANGES = 6
+
+COMPARES = st.tuples(st.sampled_from([txn.VALUE]), st.integers(1, 4), KEYS, st.none() | ENDS, VALUES) | st.tuples(
+    st.integers(2, 4), st.integers(1, 4), KEYS, st.none() | ENDS, st.integers(0, 12)
+)
+TXN_OPS = st.one_of(
+    st.tuples(st.just(txn.PUT), KEYS, VALUES),
+    st.tuples(st.just(txn.DELETE), KEYS),
+    st.tuples(st.just(txn.DELETE_RANGE), ENDS, ENDS),
+    st.tuples(st.just(txn.GET), KEYS),
+    st.tuples(st.just(txn.RANGE), ENDS, ENDS, st.integers(0, 4), st.integers(0, 7)),
+)
 
 
 class Model:
@@ -50,16 +64,70 @@ class Model:
         return self.states[-1]
 
     def put(self, key: bytes, value: bytes) -> int:
-        old = self.now.get(key)
-        revision = self.revision + 1
+        self.states.append(self.with_key(self.now, key, value))
+        return self.revision
+
+    def with_key(self, state: State, key: bytes, value: bytes) -> State:
+        """The state with one key written, at the revision after the present one."""
+        old, revision = state.get(key), self.revision + 1
         created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
-        self.states.append({**self.now, key: KeyValue(key, value, created, revision, version, 0)})
-        return revision
+        return {**state, key: KeyValue(key, value, created, revision, version, 0)}
 
     def delete_all(self, keys: list[bytes]) -> int:
         if keys:
             self.states.append({key: kv for key, kv in self.now.items() if key not in keys})
         return len(keys)
+
+    def transact(
+        self, compares: list[txn.Compare], then: list[txn.TxnOp], otherwise: list[txn.TxnOp]
+    ) -> tuple[int | None, list[list[Any]]]:
+        """What txn.py says, in the plainest way: (first comparison that fails, a result for each operation)."""
+        failed = next((n for n, compare in enumerate(compares) if not self.holds(compare)), None)
+        state, results = self.now, []
+        for op in then if failed is None else otherwise:
+            code = op[0]
+            if code == txn.PUT:
+                state = self.with_key(state, op[1], op[2])
+                results.append([0])
+            elif code in (txn.DELETE, txn.DELETE_RANGE):
+                start, end = (op[1], op[1] + b"\0") if code == txn.DELETE else op[1:]
+                gone = [kv.key for kv in within(state, start, end)]
+                state = {key: kv for key, kv in state.items() if key not in gone} if gone else state
+                results.append([0, len(gone)])
+            elif code == txn.GET:
+                results.append([0, listed(state[op[1]]) if op[1] in state else None])
+            else:
+                results.append([0, *self.select(state, *op[1:])])
+        if state is not self.now:
+            self.states.append(state)
+        return failed, results
+
+    @staticmethod
+    def select(state: State, start: bytes, end: bytes, limit: int, flags: int) -> list[Any]:
+        found = within(state, start, end)
+        count = len(found)
+        if flags & txn.COUNT_ONLY:
+            return [[], False, count]
+        if flags & txn.REVERSE:
+            found.reverse()
+        found = found[: limit or None]
+        kvs = [listed(kv._replace(value=b"") if flags & txn.KEYS_ONLY else kv) for kv in found]
+        return [kvs, len(found) < count, count]
+
+    def holds(self, compare: txn.Compare) -> bool:
+        target, relation, key, end, operand = compare
+        found = within(self.now, key, key + b"\0" if end is None else end)
+        if not found:
+            if target == txn.VALUE:
+                return False
+            found = [KeyValue(b"", b"", 0, 0, 0, 0)]
+        name = txn.TARGETS[target]
+        tests = {1: lambda a, b: a == b, 2: lambda a, b: a != b, 3: lambda a, b: a < b, 4: lambda a, b: a > b}
+        return all(tests[relation](getattr(kv, name), operand) for kv in found)
+
+
+def listed(kv: KeyValue) -> list[Any]:
+    return [*kv[:-1], kv.lease_id or None]
 
 
 def within(state: State, start: bytes, end: bytes) -> list[KeyValue]:
@@ -113,6 +181,49 @@ class StoreModel(RuleBasedStateMachine):
     def delete_range(self, start: bytes, end: bytes) -> None:
         deleted = self.model.delete_all([kv.key for kv in within(self.model.now, start, end)])
         assert self.execute(delete_range(start, end)) == [0, deleted, self.model.revision]
+
+    @rule(
+        compares=st.lists(COMPARES, max_size=2),
+        then=st.lists(TXN_OPS, max_size=5),
+        otherwise=st.lists(TXN_OPS, max_size=3),
+    )
+    def a_transaction(self, compares: list[txn.Compare], then: list[txn.TxnOp], otherwise: list[txn.TxnOp]) -> None:
+        failed, results = self.model.transact(compares, then, otherwise)
+        expected = [0, failed, self.model.revision, results]
+        assert self.execute(transaction(compares, then, otherwise)) == expected
+
+    @rule(writes=st.lists(TXN_OPS.filter(lambda op: op[0] < txn.GET), max_size=8))
+    def a_transaction_that_is_rolled_back(self, writes: list[txn.TxnOp]) -> None:
+        store = self.machine.store
+        before = (store.state_hash, store.revision, store.oldest_revision, len(store))
+        opened = StoreTransaction(store)
+        for op in writes:
+            getattr(opened, {txn.PUT: "put", txn.DELETE: "delete", txn.DELETE_RANGE: "delete_range"}[op[0]])(*op[1:])
+        opened.roll_back()
+        assert (store.state_hash, store.revision, store.oldest_revision, len(store)) == before
+
+    @rule(start=ENDS, end=ENDS, at_a_time=st.integers(1, 3))
+    def delete_a_range_in_steps(self, start: bytes, end: bytes, at_a_time: int) -> None:
+        """In between, everybody sees all of it gone, and the past as it was."""
+        store = self.machine.store
+        gone = [kv.key for kv in within(self.model.now, start, end)]
+        deletion = store.begin_delete_range(start, end)
+        assert deletion.deleted == self.model.delete_all(gone)
+        more = True
+        while more:
+            more = deletion.step(at_a_time)
+            now = self.model.now
+            assert store.range(b"", b"").kvs == within(now, b"", b"")
+            assert store.range(b"", b"", reverse=True, revision=store.revision).kvs == within(now, b"", b"")[::-1]
+            assert store.range(b"a", b"c").count == len(within(now, b"a", b"c")) == store.count(b"a", b"c")
+            assert [key for key, _ in store.items(b"aa", b"")] == [kv.key for kv in within(now, b"aa", b"")]
+            assert len(store) == len(now)
+            for key in (b"a", b"b", b"\xff"):
+                assert store.get(key) == store.get(key, store.revision) == now.get(key)
+                assert (key in store) == (key in now)
+            oldest = store.oldest_revision
+            assert store.range(b"", b"", revision=oldest).kvs == within(self.model.states[oldest], b"", b"")
+            assert store.get(b"b", oldest) == self.model.states[oldest].get(b"b")
 
     # -- reads
 

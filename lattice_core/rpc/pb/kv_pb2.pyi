@@ -28,6 +28,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_NOT_ALLOWED: _ClassVar[ErrorCode]
     ERROR_CODE_OUTCOME_UNKNOWN: _ClassVar[ErrorCode]
     ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
+    ERROR_CODE_TOO_STALE: _ClassVar[ErrorCode]
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_LINEARIZABLE: Consistency
 CONSISTENCY_LEASE: Consistency
@@ -44,6 +45,7 @@ ERROR_CODE_COMPACTED: ErrorCode
 ERROR_CODE_NOT_ALLOWED: ErrorCode
 ERROR_CODE_OUTCOME_UNKNOWN: ErrorCode
 ERROR_CODE_SHUTTING_DOWN: ErrorCode
+ERROR_CODE_TOO_STALE: ErrorCode
 
 class LeaderHint(_message.Message):
     __slots__ = ("node_id", "name", "client_addr")
@@ -122,12 +124,14 @@ class WriteResults(_message.Message):
     def __init__(self, results: _Optional[bytes] = ...) -> None: ...
 
 class ReadBatch(_message.Message):
-    __slots__ = ("consistency", "reads")
+    __slots__ = ("consistency", "reads", "max_stale_seconds")
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     consistency: Consistency
     reads: bytes
-    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., reads: _Optional[bytes] = ...) -> None: ...
+    max_stale_seconds: float
+    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., reads: _Optional[bytes] = ..., max_stale_seconds: _Optional[float] = ...) -> None: ...
 
 class ReadResults(_message.Message):
     __slots__ = ("results", "revision", "stale_seconds")
@@ -208,14 +212,16 @@ class PutResponse(_message.Message):
     def __init__(self, done: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "consistency", "revision")
+    __slots__ = ("key", "consistency", "revision", "max_stale_seconds")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     consistency: Consistency
     revision: int
-    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+    max_stale_seconds: float
+    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., max_stale_seconds: _Optional[float] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("revision", "found", "not_found")
@@ -232,7 +238,7 @@ class NotFound(_message.Message):
     def __init__(self) -> None: ...
 
 class RangeRequest(_message.Message):
-    __slots__ = ("start", "end", "consistency", "revision", "limit", "keys_only", "count_only", "reverse")
+    __slots__ = ("start", "end", "consistency", "revision", "limit", "keys_only", "count_only", "reverse", "max_stale_seconds")
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +247,7 @@ class RangeRequest(_message.Message):
     KEYS_ONLY_FIELD_NUMBER: _ClassVar[int]
     COUNT_ONLY_FIELD_NUMBER: _ClassVar[int]
     REVERSE_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     start: bytes
     end: bytes
     consistency: Consistency
@@ -249,7 +256,8 @@ class RangeRequest(_message.Message):
     keys_only: bool
     count_only: bool
     reverse: bool
-    def __init__(self, start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., limit: _Optional[int] = ..., keys_only: _Optional[bool] = ..., count_only: _Optional[bool] = ..., reverse: _Optional[bool] = ...) -> None: ...
+    max_stale_seconds: float
+    def __init__(self, start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., limit: _Optional[int] = ..., keys_only: _Optional[bool] = ..., count_only: _Optional[bool] = ..., reverse: _Optional[bool] = ..., max_stale_seconds: _Optional[float] = ...) -> None: ...
 
 class RangeResponse(_message.Message):
     __slots__ = ("revision", "kvs", "more", "count")
@@ -300,3 +308,133 @@ class CompareAndSwapResponse(_message.Message):
     swapped: bool
     revision: int
     def __init__(self, swapped: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Compare(_message.Message):
+    __slots__ = ("target", "relation", "key", "range_end", "value", "number")
+    class Target(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TARGET_UNSPECIFIED: _ClassVar[Compare.Target]
+        TARGET_VALUE: _ClassVar[Compare.Target]
+        TARGET_MOD_REVISION: _ClassVar[Compare.Target]
+        TARGET_CREATE_REVISION: _ClassVar[Compare.Target]
+        TARGET_VERSION: _ClassVar[Compare.Target]
+    TARGET_UNSPECIFIED: Compare.Target
+    TARGET_VALUE: Compare.Target
+    TARGET_MOD_REVISION: Compare.Target
+    TARGET_CREATE_REVISION: Compare.Target
+    TARGET_VERSION: Compare.Target
+    class Relation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        RELATION_UNSPECIFIED: _ClassVar[Compare.Relation]
+        RELATION_EQUAL: _ClassVar[Compare.Relation]
+        RELATION_NOT_EQUAL: _ClassVar[Compare.Relation]
+        RELATION_LESS: _ClassVar[Compare.Relation]
+        RELATION_GREATER: _ClassVar[Compare.Relation]
+    RELATION_UNSPECIFIED: Compare.Relation
+    RELATION_EQUAL: Compare.Relation
+    RELATION_NOT_EQUAL: Compare.Relation
+    RELATION_LESS: Compare.Relation
+    RELATION_GREATER: Compare.Relation
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    RELATION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    target: Compare.Target
+    relation: Compare.Relation
+    key: bytes
+    range_end: bytes
+    value: bytes
+    number: int
+    def __init__(self, target: _Optional[_Union[Compare.Target, str]] = ..., relation: _Optional[_Union[Compare.Relation, str]] = ..., key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., value: _Optional[bytes] = ..., number: _Optional[int] = ...) -> None: ...
+
+class TxnOp(_message.Message):
+    __slots__ = ("put", "delete", "range")
+    class Put(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: bytes
+        value: bytes
+        def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class Delete(_message.Message):
+        __slots__ = ("key", "range_end")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        RANGE_END_FIELD_NUMBER: _ClassVar[int]
+        key: bytes
+        range_end: bytes
+        def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ...) -> None: ...
+    class Range(_message.Message):
+        __slots__ = ("key", "range_end", "limit", "keys_only", "count_only", "reverse")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        RANGE_END_FIELD_NUMBER: _ClassVar[int]
+        LIMIT_FIELD_NUMBER: _ClassVar[int]
+        KEYS_ONLY_FIELD_NUMBER: _ClassVar[int]
+        COUNT_ONLY_FIELD_NUMBER: _ClassVar[int]
+        REVERSE_FIELD_NUMBER: _ClassVar[int]
+        key: bytes
+        range_end: bytes
+        limit: int
+        keys_only: bool
+        count_only: bool
+        reverse: bool
+        def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., limit: _Optional[int] = ..., keys_only: _Optional[bool] = ..., count_only: _Optional[bool] = ..., reverse: _Optional[bool] = ...) -> None: ...
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    put: TxnOp.Put
+    delete: TxnOp.Delete
+    range: TxnOp.Range
+    def __init__(self, put: _Optional[_Union[TxnOp.Put, _Mapping]] = ..., delete: _Optional[_Union[TxnOp.Delete, _Mapping]] = ..., range: _Optional[_Union[TxnOp.Range, _Mapping]] = ...) -> None: ...
+
+class TxnRequest(_message.Message):
+    __slots__ = ("compare", "then", "otherwise", "identity")
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    compare: _containers.RepeatedCompositeFieldContainer[Compare]
+    then: _containers.RepeatedCompositeFieldContainer[TxnOp]
+    otherwise: _containers.RepeatedCompositeFieldContainer[TxnOp]
+    identity: RequestIdentity
+    def __init__(self, compare: _Optional[_Iterable[_Union[Compare, _Mapping]]] = ..., then: _Optional[_Iterable[_Union[TxnOp, _Mapping]]] = ..., otherwise: _Optional[_Iterable[_Union[TxnOp, _Mapping]]] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ...) -> None: ...
+
+class TxnOpResult(_message.Message):
+    __slots__ = ("put", "delete", "range")
+    class Done(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class Deleted(_message.Message):
+        __slots__ = ("deleted",)
+        DELETED_FIELD_NUMBER: _ClassVar[int]
+        deleted: int
+        def __init__(self, deleted: _Optional[int] = ...) -> None: ...
+    class Found(_message.Message):
+        __slots__ = ("kvs", "more", "count")
+        KVS_FIELD_NUMBER: _ClassVar[int]
+        MORE_FIELD_NUMBER: _ClassVar[int]
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        kvs: _containers.RepeatedCompositeFieldContainer[KeyValue]
+        more: bool
+        count: int
+        def __init__(self, kvs: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., more: _Optional[bool] = ..., count: _Optional[int] = ...) -> None: ...
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    put: TxnOpResult.Done
+    delete: TxnOpResult.Deleted
+    range: TxnOpResult.Found
+    def __init__(self, put: _Optional[_Union[TxnOpResult.Done, _Mapping]] = ..., delete: _Optional[_Union[TxnOpResult.Deleted, _Mapping]] = ..., range: _Optional[_Union[TxnOpResult.Found, _Mapping]] = ...) -> None: ...
+
+class TxnResponse(_message.Message):
+    __slots__ = ("succeeded", "failed_compare", "revision", "results")
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_COMPARE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    succeeded: bool
+    failed_compare: int
+    revision: int
+    results: _containers.RepeatedCompositeFieldContainer[TxnOpResult]
+    def __init__(self, succeeded: _Optional[bool] = ..., failed_compare: _Optional[int] = ..., revision: _Optional[int] = ..., results: _Optional[_Iterable[_Union[TxnOpResult, _Mapping]]] = ...) -> None: ...

@@ -69,6 +69,11 @@ class KVStub:
                 request_serializer=lattice_dot_v1_dot_kv__pb2.OpenSessionRequest.SerializeToString,
                 response_deserializer=lattice_dot_v1_dot_kv__pb2.OpenSessionResponse.FromString,
                 _registered_method=True)
+        self.Txn = channel.unary_unary(
+                '/lattice.v1.KV/Txn',
+                request_serializer=lattice_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_kv__pb2.TxnResponse.FromString,
+                _registered_method=True)
 
 
 class KVServicer:
@@ -116,6 +121,12 @@ class KVServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Txn(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KVServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +164,11 @@ def add_KVServicer_to_server(servicer, server):
                     servicer.OpenSession,
                     request_deserializer=lattice_dot_v1_dot_kv__pb2.OpenSessionRequest.FromString,
                     response_serializer=lattice_dot_v1_dot_kv__pb2.OpenSessionResponse.SerializeToString,
+            ),
+            'Txn': grpc.unary_unary_rpc_method_handler(
+                    servicer.Txn,
+                    request_deserializer=lattice_dot_v1_dot_kv__pb2.TxnRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_kv__pb2.TxnResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -344,6 +360,33 @@ class KV:
             '/lattice.v1.KV/OpenSession',
             lattice_dot_v1_dot_kv__pb2.OpenSessionRequest.SerializeToString,
             lattice_dot_v1_dot_kv__pb2.OpenSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Txn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.KV/Txn',
+            lattice_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
+            lattice_dot_v1_dot_kv__pb2.TxnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,8 +3,10 @@
 The intent is replicated with the member (:class:`~lattice_core.raft.types.Promotion`), so every leader finds it and
 goes on where the last one stopped. The leader looks at its learners once a heartbeat; one that has been within a
 bound of the log's end for several looks in a row is *caught up* (the thesis, 4.2.1, measures rounds; a bound that
-holds for a while says the same and is easier to show to a person), and is made a voter by one change, which may
-remove the voter that it replaces. One change at a time; what the core refuses now is tried at the next look.
+holds for a while says the same and is easier to show to a person). The log is not all: it may still be loading the
+snapshot that it was sent, and a quorum that needs it would wait for that; so it is asked what it has applied. Then it
+is made a voter by one change, which may remove the voter that it replaces. One change at a time; what the core refuses
+now is tried at the next look.
 
 A leader that is to be replaced hands leadership over first: its successor finds the same intent. So clients wait for
 a transfer and not for an election. Where that fails twice it goes on itself, and steps down at commit (SAFETY 34).
@@ -46,6 +48,9 @@ CAUGHT_UP_BYTES = 8 << 20
 
 CAUGHT_UP_LOOKS = 3
 """In a row."""
+
+APPLIED_SECONDS = 1.0
+"""For a learner to say what it has applied."""
 
 LINGER_LOOKS = 2
 
@@ -140,32 +145,44 @@ class Membership:
             return f"is {lag:,} entries behind"
         return None
 
+    async def not_applied(self, peer: NodeId) -> str | None:
+        """Why a learner that has the log cannot be promoted yet, in words that follow its name; None: it can."""
+        wanted = self._core.applied_index
+        status = await self._transport.status(peer, APPLIED_SECONDS)
+        if status is None or status.node_id != peer:
+            return "does not say what it has applied"
+        behind = wanted - status.applied_index
+        return f"has yet to apply {behind:,} entries" if behind > CAUGHT_UP_ENTRIES else None
+
     # -- the task -----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while not self._loop.stopped:
             await asyncio.sleep(self._look_seconds)
             try:
-                self._look()
+                learner = self._look()
+                if learner is not None:
+                    await self._promote_if_applied(learner)
             except Exception as error:
                 self._loop.fail(error)
 
-    def _look(self) -> None:
+    def _look(self) -> Member | None:
+        """The learner that is to be promoted now, if there is one."""
         core = self._core
         self._notice_removal()
         if self._loop.stopped:
-            return
+            return None
         if self._transport.peers - {member.id for member in core.configuration.members}:
             self.tend_links()
         if core.is_leader:
-            self._lead()
-            return
+            return self._lead()
         self._good_looks.clear()
         self._handovers = 0
         now = asyncio.get_running_loop().time()
         if core.leader_id is None and now >= self._reach_out_at:
             self._reach_out_at = now + REACH_OUT_SECONDS
             self._transport.reach_out()
+        return None
 
     def tend_links(self) -> None:
         """Links for all who are members, or may be again, or have yet to hear that they are not."""
@@ -186,7 +203,7 @@ class Membership:
 
     # -- the leader's part --------------------------------------------------------------------------
 
-    def _lead(self) -> None:
+    def _lead(self) -> Member | None:
         core = self._core
         learners = [member for member in core.configuration.members if member.promotion is not None]
         for gone in self._good_looks.keys() - {member.id for member in learners}:
@@ -198,13 +215,24 @@ class Membership:
             else:
                 self._good_looks[learner.id] = 0
         if core.configuration_index > core.commit_index or core.configuration.is_joint:
-            return  # one change at a time
+            return None  # one change at a time
         for learner in learners:
             if self._good_looks[learner.id] >= CAUGHT_UP_LOOKS:
-                self._promote(learner)
-                return
+                return learner
         if self._auto_remove_ns:
             self._remove_the_dead()
+        return None
+
+    async def _promote_if_applied(self, learner: Member) -> None:
+        term = self._core.term
+        reason = await self.not_applied(learner.id)
+        if self._loop.stopped or not self._core.is_leader or self._core.term != term:
+            return
+        if reason is not None:
+            self._good_looks[learner.id] = 0  # ask again after as many looks
+            self._say(learner.name, f"{learner.name} has the log, but {reason}")
+        elif self._core.configuration.member(learner.id) == learner:
+            self._promote(learner)
 
     def _promote(self, learner: Member) -> None:
         core = self._core

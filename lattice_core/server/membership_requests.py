@@ -179,7 +179,8 @@ class MembershipRequests:
             member = self._require_member(configuration, request.name)
             if member.id in configuration.voters:
                 raise NotAllowed(f"{member.name} votes already", hint="lattice cluster members")
-            reason = self._host.membership.not_caught_up(member.id)
+            membership = self._host.membership
+            reason = membership.not_caught_up(member.id) or await membership.not_applied(member.id)
             if reason is not None:
                 wait = "it is promoted by itself when it has caught up" if member.promotion else "try again when it has"
                 start = f"start {member.name}: lattice start --name {member.name} ... --join H:P"
@@ -187,6 +188,7 @@ class MembershipRequests:
                     f"{member.name} {reason}: it cannot be promoted now; {wait}",
                     hint=start if "never" in reason else "lattice cluster status",
                 )
+            configuration = self._core.configuration
             change = promotion_of(member, configuration)
             return Plan(
                 member,

@@ -19,7 +19,7 @@ from lattice_core.errors import (
 from lattice_core.raft.membership import MembershipChange
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, Entry, HardState, Member
-from lattice_core.rpc.pb import cluster_pb2, kv_pb2
+from lattice_core.rpc.pb import cluster_pb2, kv_pb2, raft_pb2
 from lattice_core.server import bootstrap
 from lattice_core.server.run import RunningNode
 from lattice_core.storage.filesystem import RealFileSystem
@@ -156,6 +156,37 @@ def test_a_laggard_is_not_promoted_and_the_answer_says_how_far_behind_it_is(tmp_
                 await ask(running, "PromoteServer", cluster_pb2.PromoteServerRequest(name="n4"))
             assert voters(leader) == ["n1", "n2", "n3"]
             assert config.name in member_ids(leader)
+
+    run(scenario())
+
+
+def test_who_has_the_log_but_has_not_applied_it_is_not_promoted_yet(tmp_path: Path) -> None:
+    """It may be loading a snapshot of gigabytes: a quorum that needs it would wait for that."""
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 1)) as running:
+            leader = await running.leader()
+            for n in range(120):
+                await put(leader.config.client_addr, b"key%d" % n, b"value")
+            ask_it = leader.node.transport.status
+            answers: list[raft_pb2.MemberStatus | None] = [None]
+
+            async def status(peer: int, timeout_seconds: float) -> raft_pb2.MemberStatus | None:
+                found = await ask_it(peer, timeout_seconds)
+                if found is not None:
+                    found.applied_index = 5
+                answers.append(found)
+                return found
+
+            leader.node.transport.status = status  # type: ignore[method-assign]
+            joiner(running, tmp_path, "n2")
+            await running.start("n2")
+            await eventually(lambda: len([each for each in answers if each is not None]) >= 2)
+            assert voters(leader) == ["n1"]
+            with pytest.raises(NotAllowed, match=r"n2 has yet to apply 1\d\d entries"):
+                await ask(running, "PromoteServer", cluster_pb2.PromoteServerRequest(name="n2"))
+            leader.node.transport.status = ask_it  # type: ignore[method-assign]
+            await until_voters(running, "n1", "n2")
 
     run(scenario())
 

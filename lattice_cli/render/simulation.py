@@ -24,7 +24,7 @@ class LiveLine:
 
     def run(self, world: World) -> None:
         """Progress within one run."""
-        faults = sum(world.faults.values())
+        faults = sum(world.nemesis.struck.values())
         self._show(
             f"{world.events:,} events  {world.now_ns / 1e9:,.0f} s simulated  {world.invariants.elections} elections  "
             f"{faults} faults  {world.acknowledged_writes:,} writes acknowledged"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lattice_core.kv import ClientBatch, cas, decode_results, delete, encode_batch, open_session, put
 from lattice_core.raft.config import MILLISECOND_NS
-from lattice_core.sim.node import Answer, Request
+from lattice_core.sim.service import Answer, Request
 from lattice_core.verify.history import Operation, OpName
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class SimClient:
             request = Request(self.number, self._attempt, "write", batch=self._batch)
             # From here on it may be applied, until an answer says that it was not.
             self._may_be_applied = True
-        self.world.submit(self.target, request)
+        self.world.links.submit(self.target, request)
         wait_ns = min(self.world.plan.workload.attempt_ms * MILLISECOND_NS, self._deadline_ns - self.world.now_ns)
         self.world.later(max(wait_ns, 1), self._on_timeout, self._attempt)
 

@@ -86,7 +86,7 @@ def run(plan: Plan, *, recorder: Recorder | None = None, progress: Callable[[Wor
     report.elections = world.invariants.elections
     report.acknowledged_writes = world.acknowledged_writes
     report.operations = len(world.history)
-    report.faults = world.faults
+    report.faults = world.nemesis.struck
     report.counters = world.counters
     report.wall_seconds = time.perf_counter() - started
     return report

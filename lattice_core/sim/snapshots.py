@@ -101,7 +101,7 @@ class SnapshotKeeper:
         node.world.count("snapshots taken")
         node.world.note(node.id, f"takes a snapshot at {meta.last_included_index}")
         # The mark in the log follows the file, in order with everything else that is written.
-        node.mark_snapshot(meta)
+        node.writer.mark_snapshot(meta)
 
     def _give_up(self) -> None:
         if self._writer is not None and not self.node.fs.dead:
@@ -114,7 +114,6 @@ class SnapshotKeeper:
         """The mark is durable: forget what is covered, but keep the log back to the snapshot before."""
         node, raft = self.node, self.node.raft
         assert raft is not None
-        assert node.wal is not None
         index = meta.last_included_index
         if index > raft.snapshot_index:
             through = max(raft.first_index - 1, index - node.world.plan.settings.keep_entries)
@@ -123,7 +122,7 @@ class SnapshotKeeper:
         paths = list_snapshots(node.fs, SNAPSHOT_DIRECTORY)
         if len(paths) > 1:
             older = int(paths[1].rsplit("/", 1)[-1].split("-")[0])
-            node.wal.compact(older)
+            node.writer.wal.compact(older)
 
     # ---- sending ------------------------------------------------------------------------------------
 
@@ -146,7 +145,7 @@ class SnapshotKeeper:
         file = node.fs.open_read_only(path)
         size = file.size()
         # The receiver says where to go on: at its start, or after what a cut left there.
-        if peer.raft is None or not world.connected(node.id, peer.id) or node.raft.term != message.term:
+        if peer.raft is None or not world.links.connected(node.id, peer.id) or node.raft.term != message.term:
             self._sent(peer.id, False)
             return
         if peer.paused_until_ns > world.now_ns:

@@ -216,14 +216,10 @@ def _read(path: Path) -> str:
 
 def _list_plants(options: Globals) -> None:
     from lattice_cli.render import documents, lines
-    from lattice_core.sim.plants import PLANTS, WAITING
+    from lattice_core.sim.plants import PLANTS
 
     if options.output == "json":
-        documents.print_document(
-            {"planted": {name: plant.description for name, plant in PLANTS.items()}, "waiting": dict(WAITING)}
-        )
+        documents.print_document({"planted": {name: plant.description for name, plant in PLANTS.items()}})
         return
     for name, plant in PLANTS.items():
         lines.record(name, plant.description)
-    for name, reason in WAITING.items():
-        lines.record(name, reason)

@@ -68,13 +68,13 @@ class Links:
 
     def deliver(self, message: Message) -> None:
         world = self.world
-        node = world.nodes[message.to]
-        if node.raft is None:
+        node = world.nodes.get(message.to)
+        if node is None or node.raft is None:
             return
         if node.paused_until_ns > world.now_ns:
             world.at(node.paused_until_ns, self.deliver, message)
             return
-        world.hash.update(_TRACE.pack(world.now_ns, 1, message.to, message.term * 16 + message.sender))
+        world.hash.update(_TRACE.pack(world.now_ns, 1, message.to, message.term * 4096 + message.sender))
         node.receive(message)
 
     # ---- clients ------------------------------------------------------------------------------------
@@ -86,8 +86,8 @@ class Links:
     def _arrive(self, item: tuple[NodeId, Request]) -> None:
         target, request = item
         world = self.world
-        node = world.nodes[target]
-        if node.raft is None:
+        node = world.nodes.get(target)
+        if node is None or node.raft is None:
             return
         if node.paused_until_ns > world.now_ns:
             world.at(node.paused_until_ns, self._arrive, item)

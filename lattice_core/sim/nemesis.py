@@ -6,13 +6,14 @@ waits for: the leader has just appended, somebody was just elected, a vote was j
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import RaftError
 from lattice_core.raft.messages import VoteResponse
-from lattice_core.raft.types import NodeId
-from lattice_core.sim.plan import LEADER, Fault
+from lattice_core.raft.types import Configuration, NodeId
+from lattice_core.sim.plan import LEADER, MEMBERSHIP_FAULTS, Fault
 
 if TYPE_CHECKING:
     from lattice_core.sim.node import SimNode
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 _ARMED_MS: Final = 3_000
 """How long a fault that waits for its moment (``isolate-after-append``) stays armed."""
+_ARMED_FOR_CHANGE_MS: Final = 15_000
+"""The same for a moment of a membership change: it may have to wait for other changes."""
+MERCY_NS: Final = 6_000 * MILLISECOND_NS
+"""After so long without an acknowledged write nothing more goes wrong until there is one. Faults that overlap can
+leave no quorum for minutes; a run in which nothing happens finds nothing."""
 ARMED: Final = (
     "isolate-after-append",
     "crash-after-append",
@@ -29,6 +35,7 @@ ARMED: Final = (
     "crash-after-vote",
     "cut-after-transfer",
     "hold-votes",
+    *MEMBERSHIP_FAULTS,
 )
 """Faults that wait for their moment."""
 
@@ -53,10 +60,16 @@ class Nemesis:
         if world.now_ns >= world.plan.duration_ms * MILLISECOND_NS:
             return
         world.trace(6, fault.node, fault.at_ms)
+        kind = fault.kind
+        if self._merciful:
+            world.count("faults held back")
+            return
+        if kind in MEMBERSHIP_FAULTS:
+            self._armed[kind] = (world.now_ns + _ARMED_FOR_CHANGE_MS * MILLISECOND_NS, fault)
+            return
         node = self._which(fault)
         if node is None:
             return
-        kind = fault.kind
         if kind in ARMED:
             # It waits for its moment.
             self._armed[kind] = (world.now_ns + _ARMED_MS * MILLISECOND_NS, fault)
@@ -68,8 +81,19 @@ class Nemesis:
         if self._strike(node, fault):
             self._count(fault, node.id)
 
+    @property
+    def _merciful(self) -> bool:
+        return self.world.now_ns - self.world.last_write_ns > MERCY_NS
+
     def _which(self, fault: Fault) -> SimNode | None:
-        return self.world.leader() if fault.node == LEADER else self.world.nodes[fault.node]
+        if fault.node == LEADER:
+            return self.world.leader()
+        return self.world.nodes[self._at_place(fault.node)]
+
+    def _at_place(self, place: int) -> NodeId:
+        """The server that a fault names, counted round and round."""
+        addresses = self.world.addresses
+        return addresses[(place - 1) % len(addresses)]
 
     def _count(self, fault: Fault, node: NodeId) -> None:
         self.struck[fault.kind] = self.struck.get(fault.kind, 0) + 1
@@ -101,7 +125,7 @@ class Nemesis:
         elif kind == "deaf":
             links.cut([(other, node.id) for other in others], for_ns)
         elif kind == "one-way":
-            links.cut([(node.id, fault.other)], for_ns)
+            links.cut([(node.id, self._at_place(fault.other))], for_ns)
         elif kind == "split":
             left = [number for number in everyone if number <= node.id]
             right = [number for number in everyone if number > node.id]
@@ -110,7 +134,7 @@ class Nemesis:
             half = len(others) // 2
             links.cut(links.between(others[:half], others[half:]), for_ns)
         elif kind == "slow-link":
-            links.slow([(node.id, fault.other)], fault.amount, for_ns)
+            links.slow([(node.id, self._at_place(fault.other))], fault.amount, for_ns)
         elif kind == "delay-answers":
             links.slow([(other, node.id) for other in others], fault.amount, for_ns)
             world.later(for_ns // 3, links.cut_item, (links.all_of(node.id), for_ns))
@@ -147,26 +171,30 @@ class Nemesis:
         return True
 
     def _flip(self, node: SimNode, for_ns: int) -> bool:
-        if node.dead_for_good:
+        if node.dead_for_good or not self.world.may_lose(node.id):
             return False
         node.end(power_lost=True)
         where = node.fs.flip_bit("/data")
         if where is not None:
             self.world.note(node.id, f"loses power, and a bit flips in {where}")
             node.flipped = True
+            self.world.gone.add(node.id)  # unless it turns out to be able to start
         self.world.later(for_ns, self.world.restart, node.id)
         return where is not None
 
     def _undo_disk(self, number: NodeId) -> None:
-        node = self.world.nodes[number]
-        node.slow_disk = 1.0
-        node.fs.full = False
+        node = self.world.nodes.get(number)
+        if node is not None:
+            node.slow_disk = 1.0
+            node.fs.full = False
 
     def _transfer(self, fault: Fault) -> bool:
         leader = self.world.leader()
         if leader is None or leader.raft is None or leader.paused_until_ns > self.world.now_ns:
             return False
-        target = fault.other if fault.other not in (0, leader.id) else None
+        target = self._at_place(fault.other) if fault.other else None
+        if target == leader.id:
+            target = None
         try:
             leader.raft.transfer_leader(target, leader.clock_ns)
         except RaftError:
@@ -178,7 +206,7 @@ class Nemesis:
 
     def _moment(self, kind: str) -> Fault | None:
         armed = self._armed.pop(kind, None) if self._armed else None
-        if armed is None or armed[0] < self.world.now_ns:
+        if armed is None or armed[0] < self.world.now_ns or self._merciful:
             return None
         self._count(armed[1], 0)
         return armed[1]
@@ -252,8 +280,75 @@ class Nemesis:
         self.world.links.cut(pairs, for_ms * MILLISECOND_NS)
 
     def _crash_now(self, item: tuple[NodeId, int]) -> None:
-        self._end(self.world.nodes[item[0]], item[1] * MILLISECOND_NS, power_lost=True)
+        node = self.world.nodes.get(item[0])
+        if node is not None:
+            self._end(node, item[1] * MILLISECOND_NS, power_lost=True)
 
     def crash_in_write(self, node: SimNode) -> None:
         """A write is under way on ``node`` and not synced: now."""
         self.world.later(0, self._crash_now, (node.id, 300))
+
+    # ---- moments of a membership change -------------------------------------------------------------
+
+    def configuration_appended(self, node: SimNode, configuration: Configuration) -> None:
+        """``node`` leads and has just appended ``configuration``; nothing of it has left the node."""
+        if not self._armed:
+            return
+        links = self.world.links
+        for kind in ("isolate-after-change", "crash-after-change"):
+            armed = self._armed.get(kind)
+            if armed is None or (armed[1].amount and configuration.is_joint):
+                continue
+            fault = self._moment(kind)
+            if fault is None:
+                continue
+            if kind == "isolate-after-change":
+                links.cut(links.all_of(node.id), fault.for_ms * MILLISECOND_NS)
+            else:
+                self.world.later(0, self._crash_now, (node.id, fault.for_ms))
+        if configuration.is_joint:
+            fault = self._moment("split-joint")
+            if fault is not None:
+                side = _one_majority(node.id, configuration, new=bool(fault.amount))
+                rest = [number for number in self.world.nodes if number not in side]
+                links.cut(links.between(side, rest), fault.for_ms * MILLISECOND_NS)
+
+    def joiner_fed(self, node: SimNode) -> None:
+        """A new server has got its first entries, or the first piece of a snapshot."""
+        node.joining = False
+        if not self._armed:
+            return
+        world, links = self.world, self.world.links
+        fault = self._moment("crash-joiner")
+        if fault is not None:
+            world.later(int(fault.amount * MILLISECOND_NS), self._crash_now, (node.id, fault.for_ms))
+        fault = self._moment("isolate-joiner")
+        if fault is not None:
+            cut = (links.all_of(node.id), fault.for_ms * MILLISECOND_NS)
+            world.later(int(fault.amount * MILLISECOND_NS), links.cut_item, cut)
+
+    def leaving(self, number: NodeId) -> None:
+        """A leader has just begun to remove this server; nothing of it has left the leader."""
+        if not self._armed:
+            return
+        links = self.world.links
+        fault = self._moment("cut-leaver")
+        if fault is not None:
+            links.cut(links.all_of(number), fault.for_ms * MILLISECOND_NS)
+        fault = self._moment("crash-leaver")
+        if fault is not None:
+            self._crash_now((number, fault.for_ms))
+
+
+def _one_majority(leader: NodeId, joint: Configuration, *, new: bool) -> list[NodeId]:
+    """The leader and as few others as have a majority of one half of ``joint`` and none of the other; the other way
+    round where that cannot be, and just the leader where neither can."""
+    others = sorted(joint.all_voters - {leader})
+    halves = (joint.voters, joint.voters_outgoing)
+    for wanted, other in (halves, halves[::-1]) if new else (halves[::-1], halves):
+        for size in range(len(others) + 1):
+            for some in itertools.combinations(others, size):
+                side = {leader, *some}
+                if 2 * len(wanted & side) > len(wanted) and not 2 * len(other & side) > len(other):
+                    return sorted(side)
+    return [leader]

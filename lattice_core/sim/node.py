@@ -13,15 +13,17 @@ from lattice_core.errors import Fatal, StorageDamaged, StorageFailed, UnknownCom
 from lattice_core.kv import SessionLimits, StateMachine
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
 from lattice_core.raft.errors import Refused
+from lattice_core.raft.log import NO_CONFIGURATION
 from lattice_core.raft.messages import InstallSnapshot, Message, TimeoutNow, VoteResponse
 from lattice_core.raft.node import RaftNode
-from lattice_core.raft.ready import Ready, RoleChanged
+from lattice_core.raft.ready import ConfigurationChanged, Event, Ready, RoleChanged
 from lattice_core.raft.types import Configuration, Entry, NodeId, Role, SnapshotMeta
 from lattice_core.sim.disk import SimFileSystem
-from lattice_core.sim.invariants import DurableLog, Violation
+from lattice_core.sim.durable import DurableLog
 from lattice_core.sim.plan import Clock
 from lattice_core.sim.service import Service
 from lattice_core.sim.snapshots import CLUSTER_ID, SNAPSHOT_DIRECTORY, SnapshotKeeper, mark_of
+from lattice_core.sim.violation import Violation
 from lattice_core.sim.writer import Writer
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.restart import restart
@@ -71,6 +73,8 @@ class SimNode:
         self.flipped = False
         """A bit of its log was flipped at rest: it must refuse to start."""
         self.dead_for_good = False
+        self.joining = first is NO_CONFIGURATION
+        """It has joined, and has nothing yet."""
         self.garble_next = False
         self.slow_disk = 1.0
         self.crash_when: str | None = None
@@ -79,6 +83,9 @@ class SimNode:
         self.writer: Writer
         self._timer_at_ns = -1
         self._commit_seen = 0
+        self._log_end = self._log_end_before = (0, 0)
+        """Index and term of the last entry, when last looked at and the time before: what was committed since was
+        decided by the configuration in force there."""
         self._match_seen: dict[NodeId, int] = {}
         self._match_term = 0
 
@@ -115,6 +122,7 @@ class SimNode:
             state = begun.state
             if begun.snapshot_path is not None:
                 machine = self.snapshots.load(begun.snapshot_path)
+            self.snapshots.set_aside(begun.damaged_snapshots)
         except DiskFull:
             world.later(200 * MILLISECOND_NS, self._start_again, self.incarnation)
             return
@@ -122,6 +130,7 @@ class SimNode:
             if not self.flipped:
                 raise Violation("recovery", f"n{self.id} refuses a log that nobody damaged: {error}") from error
             self.dead_for_good = True
+            world.gone.add(self.id)
             world.count("damage refused")
             world.note(self.id, "refuses to start: its log is damaged")
             return
@@ -130,7 +139,9 @@ class SimNode:
                 raise Violation("recovery", f"n{self.id} cannot open its log: {error}") from error
             world.process_failed(self, str(error))
             return
-        self.flipped = False
+        if self.flipped:
+            self.flipped = False  # what was flipped does not matter
+            world.gone.discard(self.id)
         world.invariants.recovered(self.id, state)
         settings = world.plan.settings
         self.incarnation += 1
@@ -141,6 +152,7 @@ class SimNode:
         self.writer = Writer(self, begun.wal)
         self.service = Service(self)
         self._commit_seen = 0
+        self._log_end = self._log_end_before = (self.raft.last_index, self.raft.log.last_term)
         self._match_term = 0
         self._timer_at_ns = -1
         self.garble_next = False
@@ -199,28 +211,27 @@ class SimNode:
 
     def _watch(self, raft: RaftNode, ready: Ready) -> None:
         """Let the invariants see what has changed."""
-        world = self.world
-        for event in ready.events:
-            if isinstance(event, RoleChanged):
-                world.role_changed(self, event)
-                if event.role is Role.LEADER and event.leader_id == self.id:
-                    world.invariants.leader_elected(self.id, event.term, raft.log)
-                    self.service.leads(self.machine.time_ms)
-                elif not raft.is_leader:
-                    self.service.disappoint_waiters(raft.leader_id)
+        world, log = self.world, raft.log
         persist = ready.persist
-        if persist is not None and world.recorder is not None:
-            world.recorder.wrote(world.now_ns, self.id, persist, raft.log)
-        if persist is not None and persist.entries:
-            first = persist.entries[0].index
-            previous = raft.log.term_at(first - 1)
-            # Entries handed over may already be truncated again in memory; then there is nothing to compare.
-            if previous is not None and raft.log.term_at(persist.entries[-1].index) == persist.entries[-1].term:
-                world.invariants.appended(self.id, persist.entries, previous)
-        commit = raft.log.commit_index
+        if persist is not None:
+            if world.recorder is not None:
+                world.recorder.wrote(world.now_ns, self.id, persist, log)
+            if persist.entries:
+                first = persist.entries[0].index
+                previous = log.term_at(first - 1)
+                # Entries handed over may already be truncated again in memory; then there is nothing to compare.
+                if previous is not None and log.term_at(persist.entries[-1].index) == persist.entries[-1].term:
+                    world.invariants.appended(self.id, persist.entries, previous, log.commit_index)
+                if self.joining:
+                    world.nemesis.joiner_fed(self)
+        self._log_end_before, self._log_end = self._log_end, (log.last_index, log.last_term)
+        for event in ready.events:
+            self._happened(raft, event)
+        commit = log.commit_index
         if commit < self._commit_seen:
             raise Violation("commit-monotonic", f"n{self.id} went back from commit {self._commit_seen} to {commit}")
         if commit > self._commit_seen and raft.is_leader:
+            world.invariants.uses_newest(self.id, raft.configuration, log)
             world.nemesis.leader_committed(self)
         self._commit_seen = commit
         progress = raft.progress
@@ -235,8 +246,24 @@ class SimNode:
                         f"n{self.id} lowered the match index of n{peer} from {seen[peer]} to {one.match_index}",
                     )
                 seen[peer] = one.match_index
-        if raft.log.last_index > commit and raft.is_leader:
+        if log.last_index > commit and raft.is_leader:
             world.nemesis.leader_appended(self)
+
+    def _happened(self, raft: RaftNode, event: Event) -> None:
+        world = self.world
+        if isinstance(event, RoleChanged):
+            world.role_changed(self, event)
+            if event.role is Role.LEADER and event.leader_id == self.id:
+                world.invariants.leader_elected(self.id, event.term, raft.log)
+                self.service.leads(self.machine.time_ms)
+            elif not raft.is_leader:
+                self.service.disappoint_waiters(raft.leader_id)
+        elif isinstance(event, ConfigurationChanged):
+            world.configuration_changed(self, event)
+            if raft.is_leader and raft.log.term_at(event.index) == raft.term:
+                world.nemesis.configuration_appended(self, event.configuration)
+        else:
+            world.count("transfers completed" if event.reason is None else "transfers given up")
 
     def send(self, message: Message) -> None:
         if type(message) is VoteResponse and message.granted:
@@ -293,7 +320,7 @@ class SimNode:
 
     def _apply(self, raft: RaftNode, entries: tuple[Entry, ...]) -> None:
         world, machine, service = self.world, self.machine, self.service
-        world.invariants.committed(self.id, raft.term, entries, raft.configuration)
+        world.invariants.committed(self.id, raft.term, entries, self._log_end_before)
         world.committed(self, entries)
         results: list[Any]
         for entry in entries:

@@ -93,6 +93,8 @@ class Recorder:
     """(time, node, term, offset, the terms of its log after ``offset``): what it has recovered."""
     downs: list[tuple[int, NodeId, bool]] = field(default_factory=list)
     """(time, node, whether power was lost)."""
+    ends: list[tuple[int, NodeId]] = field(default_factory=list)
+    """(time, node): it is stopped for good, and taken away."""
     pauses: list[tuple[int, int, NodeId]] = field(default_factory=list)
     """(from, to, node)."""
     writes: list[tuple[int, NodeId, int | None, int, Runs]] = field(default_factory=list)
@@ -137,6 +139,9 @@ class Recorder:
 
     def down(self, now_ns: int, node: NodeId, *, power_lost: bool) -> None:
         self.downs.append((now_ns, node, power_lost))
+
+    def gone(self, now_ns: int, node: NodeId) -> None:
+        self.ends.append((now_ns, node))
 
     def paused(self, from_ns: int, to_ns: int, node: NodeId) -> None:
         self.pauses.append((from_ns, to_ns, node))

@@ -6,6 +6,7 @@ sent is one, so that crashes, cuts and compaction can fall between any two of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -17,7 +18,7 @@ from lattice_core.raft.errors import Refused
 from lattice_core.raft.messages import InstallSnapshot
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import NodeId, SnapshotMeta
-from lattice_core.sim.invariants import Violation
+from lattice_core.sim.violation import Violation
 from lattice_core.storage.snapshots import (
     SnapshotHeader,
     SnapshotReader,
@@ -57,6 +58,14 @@ class SnapshotKeeper:
         with SnapshotReader(self.node.fs, path) as reader:
             return StateMachine.from_chunks(reader.objects())
 
+    def set_aside(self, damaged: Sequence[str]) -> None:
+        """Give files that were passed over another name, so that they are neither offered nor counted, as the server
+        does."""
+        for path in damaged:
+            self.node.fs.rename(path, path + ".damaged")
+        if damaged:
+            self.node.fs.sync_dir(SNAPSHOT_DIRECTORY)
+
     # ---- taking -------------------------------------------------------------------------------------
 
     def maybe_take(self) -> None:
@@ -67,10 +76,10 @@ class SnapshotKeeper:
         index = node.machine.applied_index
         if not entries or self._writer is not None or index - raft.snapshot_index < entries:
             return
-        if index > raft.durability.durable_index or node.fs.full:
-            return  # the log must reach it on this disk
-        configuration = raft.log.configuration_at(index)
-        meta = SnapshotMeta(index, node.machine.applied_term, configuration)
+        if node.fs.full or not raft.may_snapshot(index):
+            return
+        meta = SnapshotMeta(index, node.machine.applied_term, raft.log.configuration_at(index))
+        node.world.invariants.snapshot_says(node.id, meta)
         self._capture = node.machine.capture()
         try:
             self._writer = SnapshotWriter(node.fs, SNAPSHOT_DIRECTORY, SnapshotHeader(CLUSTER_ID, meta))
@@ -141,11 +150,14 @@ class SnapshotKeeper:
         if incarnation != node.incarnation or node.raft is None:
             return
         world = node.world
-        peer = world.nodes[message.to]
+        peer = world.nodes.get(message.to)
         file = node.fs.open_read_only(path)
         size = file.size()
         # The receiver says where to go on: at its start, or after what a cut left there.
-        if peer.raft is None or not world.links.connected(node.id, peer.id) or node.raft.term != message.term:
+        if peer is None or peer.raft is None or not world.links.connected(node.id, peer.id):
+            self._sent(message.to, False)
+            return
+        if node.raft.term != message.term:
             self._sent(peer.id, False)
             return
         if peer.paused_until_ns > world.now_ns:
@@ -185,6 +197,8 @@ class SnapshotKeeper:
         if self._receiver is None or self._received_name != name:
             raise ValueError("another snapshot is being received")
         self._receiver.write(offset, piece)
+        if self.node.joining:
+            self.node.world.nemesis.joiner_fed(self.node)
 
     def complete(self, message: InstallSnapshot) -> bool:
         """All pieces are here: check, then let the core decide. False: it was damaged on the way."""
@@ -218,6 +232,7 @@ class SnapshotKeeper:
     def install(self, meta: SnapshotMeta) -> StateMachine:
         """The machine out of the snapshot that was just marked."""
         path = f"{SNAPSHOT_DIRECTORY}/{snapshot_name(meta)}"
+        self.node.world.invariants.snapshot_says(self.node.id, meta)
         self.node.world.note(self.node.id, f"installs a snapshot at {meta.last_included_index}")
         return self.load(path)
 

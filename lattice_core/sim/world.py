@@ -7,7 +7,8 @@ PYTHONHASHSEED. (No set or dict of hashed strings is iterated where order matter
 every event that touches a node.
 
 The parts are in modules of their own: ``links.py`` the network, ``node.py`` a server, ``clients.py`` those who use it,
-``nemesis.py`` what goes wrong, ``invariants.py`` what must hold, ``healing.py`` how it ends.
+``nemesis.py`` what goes wrong,
+``operator.py`` who changes the membership, ``invariants.py`` what must hold, ``healing.py`` how it ends.
 
 What is simulated is what the core, the log and the state machine see through their seams. What is not: the
 gRPC transport, asyncio, the storage thread; tests/cluster has those.
@@ -21,22 +22,27 @@ import random
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import InvariantViolation, RaftError
-from lattice_core.raft.ready import RoleChanged
-from lattice_core.raft.types import Configuration, Entry, Member, NodeId, Role
+from lattice_core.raft.log import NO_CONFIGURATION
+from lattice_core.raft.ready import ConfigurationChanged, RoleChanged
+from lattice_core.raft.types import Configuration, Entry, NodeId, Role
 from lattice_core.sim.clients import SimClient
 from lattice_core.sim.healing import heal
-from lattice_core.sim.invariants import Invariants, Violation
+from lattice_core.sim.invariants import Invariants
 from lattice_core.sim.links import Links
-from lattice_core.sim.nemesis import Nemesis
+from lattice_core.sim.nemesis import MERCY_NS, Nemesis
 from lattice_core.sim.node import SimNode
-from lattice_core.sim.plan import Plan
+from lattice_core.sim.operator import Operator, describe, member
+from lattice_core.sim.plan import MAX_DRIFT_PPM, Clock, Plan
 from lattice_core.sim.recorder import Recorder
+from lattice_core.sim.violation import Violation
 from lattice_core.verify.history import Operation
 
+STALL_NS: Final = 60_000 * MILLISECOND_NS
+"""Without an acknowledged write for so long, most of it without new faults, the cluster has lost its liveness."""
 _TRACE = struct.Struct("<QBIQ")
 
 
@@ -51,9 +57,9 @@ class World:
         self.counters: dict[str, int] = {}
         self.history: list[Operation] = []
         self.acknowledged_writes = 0
-        self.configuration = Configuration.of_voters(
-            Member(number, f"n{number}", f"10.0.0.{number}:7500") for number in range(1, plan.nodes + 1)
-        )
+        self.last_write_ns = 0
+        """When a write was last acknowledged."""
+        self.configuration = Configuration.of_voters(member(number) for number in range(1, plan.nodes + 1))
         self.invariants = Invariants(self.configuration)
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
@@ -65,6 +71,11 @@ class World:
             number: SimNode(self, number, plan.clocks[number - 1], self.configuration)
             for number in range(1, plan.nodes + 1)
         }
+        self.addresses = tuple(self.nodes)
+        """Every server there is, in order of age."""
+        self.gone: set[NodeId] = set()
+        """Who is dead for good: what was on their disks is lost."""
+        self.operator = Operator(self)
         self.clients = [SimClient(self, number) for number in range(plan.callers)]
 
     def stream(self, name: str) -> random.Random:
@@ -122,6 +133,7 @@ class World:
             node.start()
         for client in self.clients:
             client.begin()
+        self.operator.begin()
         for fault in self.plan.faults:
             self.at(fault.at_ms * MILLISECOND_NS, self.nemesis.inject, fault)
         end_ns = self.plan.duration_ms * MILLISECOND_NS
@@ -129,6 +141,12 @@ class World:
         shown = time.monotonic()
         while self.now_ns < end_ns:
             self.run_until(min(self.now_ns + step_ns, end_ns))
+            if self.now_ns - self.last_write_ns > STALL_NS:
+                raise Violation(
+                    "progress",
+                    f"no write was acknowledged for {STALL_NS // 1_000_000_000} s, and nothing new went wrong after "
+                    f"{MERCY_NS // 1_000_000_000} s of that",
+                )
             if progress is not None and time.monotonic() - shown > 0.2:
                 shown = time.monotonic()
                 progress(self)
@@ -140,6 +158,7 @@ class World:
         self.history.append(operation)
         if operation.outcome == "ok" and operation.op != "get":
             self.acknowledged_writes += 1
+            self.last_write_ns = self.now_ns
         self.trace(4, 0, len(self.history))
 
     def note(self, node: NodeId, text: str) -> None:
@@ -154,6 +173,11 @@ class World:
             self.nemesis.stands(node.id, event.term)
         if self.recorder is not None:
             self.recorder.role(self.now_ns, node.id, event)
+
+    def configuration_changed(self, node: SimNode, event: ConfigurationChanged) -> None:
+        self.trace(9, node.id, event.index)
+        if self.recorder is not None:
+            self.note(node.id, f"uses the configuration of entry {event.index}: {describe(event.configuration)}")
 
     def committed(self, node: SimNode, entries: tuple[Entry, ...]) -> None:
         if self.recorder is not None:
@@ -174,4 +198,53 @@ class World:
         self.later(500 * MILLISECOND_NS, self.restart, node.id)
 
     def restart(self, number: NodeId) -> None:
+        node = self.nodes.get(number)
+        if node is not None:
+            node.start()
+
+    @property
+    def running(self) -> int:
+        """How many servers there are that are not dead for good."""
+        return sum(1 for node in self.nodes.values() if not node.dead_for_good)
+
+    def join(self, number: NodeId) -> None:
+        """A new server, with an empty disk and no idea of any cluster."""
+        drifting = any(clock.drift_ppm for clock in self.plan.clocks)
+        draw = self.stream(f"clock-{number}")
+        clock = Clock(draw.randint(0, 100_000_000), draw.randint(-MAX_DRIFT_PPM, MAX_DRIFT_PPM) if drifting else 0)
+        self.trace(10, number, 0)
+        self.nodes[number] = SimNode(self, number, clock, NO_CONFIGURATION)
+        self.addresses = tuple(self.nodes)
         self.nodes[number].start()
+
+    def retire(self, number: NodeId) -> None:
+        """A server is stopped for good, and its machine taken away."""
+        self.trace(11, number, 0)
+        self.note(number, "is stopped for good")
+        node = self.nodes.pop(number)
+        self.addresses = tuple(self.nodes)
+        node.end(power_lost=False)
+        node.dead_for_good = True
+        self.gone.add(number)
+        if self.recorder is not None:
+            self.recorder.gone(self.now_ns, number)
+
+    def kill(self, number: NodeId) -> None:
+        """A server dies for good, and all that was on its disk with it; the machine is still there, and silent."""
+        self.trace(12, number, 0)
+        self.note(number, "is dead for good")
+        node = self.nodes[number]
+        node.end(power_lost=True)
+        node.dead_for_good = True
+        self.gone.add(number)
+        self.count("servers that died for good")
+
+    def may_lose(self, number: NodeId) -> bool:
+        """Whether every configuration that is or may come to be in force keeps a quorum without this server."""
+        lost = self.gone | {number}
+        return all(
+            2 * len(half - lost) > len(half)
+            for configuration in self.invariants.possible_configurations()
+            for half in (configuration.voters, configuration.voters_outgoing)
+            if half
+        )

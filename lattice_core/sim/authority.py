@@ -9,6 +9,7 @@ settled yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,3 +56,17 @@ def always_meet(one: Halves, other: Halves) -> bool:
         ):
             return False
     return True
+
+
+def describe(configuration: Configuration) -> str:
+    """The configuration in words: who votes, who voted before, who only listens."""
+
+    def names(numbers: Iterable[NodeId]) -> str:
+        return " ".join(f"n{number}" for number in sorted(numbers)) or "nobody"
+
+    text = f"voters {names(configuration.voters)}"
+    if configuration.is_joint:
+        text += f" together with {names(configuration.voters_outgoing)}"
+    if configuration.learners:
+        text += f", learners {names(configuration.learners)}"
+    return text

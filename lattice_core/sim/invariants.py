@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from lattice_core.raft.log import RaftLog
 from lattice_core.raft.types import Configuration, Entry, HardState, NodeId, RecoveredState, SnapshotMeta
-from lattice_core.sim.authority import InForce, always_meet, decides, halves
+from lattice_core.sim.authority import InForce, always_meet, decides, describe, halves
 from lattice_core.sim.durable import DurableLog
 from lattice_core.sim.violation import Violation
 
@@ -202,8 +202,8 @@ class Invariants:
         if in_force is not None and in_force.configuration != configuration:
             raise Violation(
                 "membership",
-                f"n{node} leads by the voters {_voters(configuration)}; the newest in its log, of entry "
-                f"{in_force.index}, are {_voters(in_force.configuration)}",
+                f"n{node} leads by {describe(configuration)}; the newest configuration in its log, of entry "
+                f"{in_force.index}, has {describe(in_force.configuration)}",
             )
 
     def possible_configurations(self) -> list[Configuration]:
@@ -217,8 +217,8 @@ class Invariants:
         if meta.configuration != wanted:
             raise Violation(
                 "membership",
-                f"n{node} has a snapshot at {meta.last_included_index} with the voters "
-                f"{_voters(meta.configuration)}; in force there were {_voters(wanted)}",
+                f"n{node} has a snapshot at {meta.last_included_index} that says {describe(meta.configuration)}; "
+                f"in force there were {describe(wanted)}",
             )
 
     def _configuration_at(self, index: int) -> Configuration:

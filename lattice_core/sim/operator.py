@@ -44,20 +44,6 @@ def member(number: NodeId) -> Member:
     return Member(number, f"n{number}", f"10.0.{number // 250}.{number % 250}:7500")
 
 
-def describe(configuration: Configuration) -> str:
-    """The configuration in words: who votes, who voted before, who only listens."""
-
-    def names(numbers: Iterable[NodeId]) -> str:
-        return " ".join(f"n{number}" for number in sorted(numbers)) or "nobody"
-
-    text = f"voters {names(configuration.voters)}"
-    if configuration.is_joint:
-        text += f" together with {names(configuration.voters_outgoing)}"
-    if configuration.learners:
-        text += f", learners {names(configuration.learners)}"
-    return text
-
-
 class Operator:
     """See the module's docstring. ``outcomes`` counts the changes by kind and by what became of them."""
 

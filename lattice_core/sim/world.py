@@ -35,7 +35,7 @@ from lattice_core.sim.invariants import Invariants
 from lattice_core.sim.links import Links
 from lattice_core.sim.nemesis import MERCY_NS, Nemesis
 from lattice_core.sim.node import SimNode
-from lattice_core.sim.operator import Operator, describe, member
+from lattice_core.sim.operator import Operator, member
 from lattice_core.sim.plan import MAX_DRIFT_PPM, Clock, Plan
 from lattice_core.sim.recorder import Recorder
 from lattice_core.sim.violation import Violation
@@ -177,7 +177,7 @@ class World:
     def configuration_changed(self, node: SimNode, event: ConfigurationChanged) -> None:
         self.trace(9, node.id, event.index)
         if self.recorder is not None:
-            self.note(node.id, f"uses the configuration of entry {event.index}: {describe(event.configuration)}")
+            self.recorder.configured(self.now_ns, node.id, event.index, event.configuration)
 
     def committed(self, node: SimNode, entries: tuple[Entry, ...]) -> None:
         if self.recorder is not None:

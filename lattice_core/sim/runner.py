@@ -33,6 +33,8 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     """Changes of membership, by kind and by what became of them."""
+    joined: int = 0
+    """Servers that came after the first."""
     counters: dict[str, int] = field(default_factory=dict)
     violations: list[dict[str, Any]] = field(default_factory=list)
     history: list[Operation] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Report:
         return {
             "seed": self.plan.seed,
             "nodes": self.plan.nodes,
+            "joined": self.joined,
             "plant": self.plan.plant,
             "trace_hash": self.trace_hash,
             "events": self.events,
@@ -91,6 +94,7 @@ def run(plan: Plan, *, recorder: Recorder | None = None, progress: Callable[[Wor
     report.operations = len(world.history)
     report.faults = world.nemesis.struck
     report.changes = world.operator.outcomes
+    report.joined = world.joined
     report.counters = world.counters
     report.wall_seconds = time.perf_counter() - started
     return report

@@ -75,6 +75,7 @@ class World:
         """Every server there is, in order of age."""
         self.gone: set[NodeId] = set()
         """Who is dead for good: what was on their disks is lost."""
+        self.joined = 0
         self.operator = Operator(self)
         self.clients = [SimClient(self, number) for number in range(plan.callers)]
 
@@ -213,6 +214,7 @@ class World:
         draw = self.stream(f"clock-{number}")
         clock = Clock(draw.randint(0, 100_000_000), draw.randint(-MAX_DRIFT_PPM, MAX_DRIFT_PPM) if drifting else 0)
         self.trace(10, number, 0)
+        self.joined += 1
         self.nodes[number] = SimNode(self, number, clock, NO_CONFIGURATION)
         self.addresses = tuple(self.nodes)
         self.nodes[number].start()

@@ -32,6 +32,7 @@ class SimClient:
         self.pinned = world.plan.workload.clients <= number < world.plan.callers
         self.stopped = False
         self.busy = False
+        self.patience_ms = world.plan.workload.deadline_ms
         self.target = self._anybody()
         self._attempt = 0
         self._session = 0
@@ -91,7 +92,7 @@ class SimClient:
         self._batch = None
         self._may_be_applied = False
         self._called_ns = self.world.now_ns
-        self._deadline_ns = self.world.now_ns + self.world.plan.workload.deadline_ms * MILLISECOND_NS
+        self._deadline_ns = self.world.now_ns + self.patience_ms * MILLISECOND_NS
         self._send()
 
     # ---- attempts -----------------------------------------------------------------------------------

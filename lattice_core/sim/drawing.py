@@ -71,15 +71,18 @@ def draw_plan(
     churn = _stream(seed, "membership")
     drawn = churn.choices(("off", "random", "journey"), (45, 40, 15))[0]
     way = drawn if membership is None else membership
-    if way == "journey" and nodes is None:
+    habits = _habits(churn, way)
+    if nodes is None and way == "journey":
         count = 3
-    habits = Membership(max_servers=max(7, count))
+    elif nodes is None and habits.min_voters == 1:
+        count = churn.choice((1, 2, 3))
+    habits = dataclasses.replace(habits, max_servers=max(7, count))
     changes: tuple[Change, ...] = ()
     moments: list[Fault] = []
     if way == "random":
-        habits, changes, moments = _changes(churn, count, habits, duration_ms)
+        changes, moments = _changes(churn, count, habits, duration_ms)
     elif way == "journey":
-        habits, changes, moments = _journey(churn, habits, duration_ms)
+        changes, moments = _journey(churn, duration_ms)
     places = habits.max_servers if changes else count
     faults = _faults(_stream(seed, "faults"), places, duration_ms, flips=5 if changes else (count - 1) // 2)
     return Plan(
@@ -136,7 +139,7 @@ def _workload(draw: random.Random) -> Workload:
         pinned_readers=draw.choice((0, 1, 2)),
         value_bytes=draw.choice((0, 0, 600, 3000)),
         follower_reads=draw.choice((0.0, 0.2, 0.5)),
-        attempt_ms=draw.choice((300, 700, 1500)),
+        attempt_ms=draw.choice((150, 300, 700, 1500)),
     )
 
 
@@ -176,6 +179,7 @@ _LASTING: Final = {
     "isolate-after-change": (300, 5000),
     "crash-after-change": (50, 4000),
     "split-joint": (500, 6000),
+    "crash-before-answer": (5, 1000),
     "crash-joiner": (50, 3000),
     "isolate-joiner": (300, 5000),
     "cut-leaver": (2000, 15_000),
@@ -222,9 +226,12 @@ def _fault(draw: random.Random, kind: str, at_ms: int, places: int) -> Fault:
         "isolate-after-change": float(draw.choice((0, 0, 1))),
         "crash-after-change": float(draw.choice((0, 0, 1))),
         "split-joint": float(draw.choice((0, 1))),
+        "crash-before-answer": float(draw.choice((0, 1))),
         "crash-joiner": float(draw.choice((0, 5, 50, 300))),
         "isolate-joiner": float(draw.choice((0, 5, 50, 300))),
     }.get(kind, 0.0)
+    if kind == "crash-before-answer" and draw.random() < 0.5:
+        high = 60  # back before anybody has noticed, as a process is that was restarted by its supervisor
     return Fault(at_ms, kind, node, other, draw.randint(low, high) if high else 0, amount)
 
 
@@ -242,36 +249,50 @@ _STAYS: Final = (
     "transfer-astray",
     "astray",
 )
+_OF_ALL: Final = ("isolate-after-change", "crash-after-change", "crash-before-answer")
+_OF_VOTERS: Final = (*_OF_ALL, "split-joint")
+_OF_JOINERS: Final = ("crash-joiner", "isolate-joiner")
+_OF_LEAVERS: Final = ("cut-leaver", "crash-leaver")
 _MOMENTS: Final = {
-    "add": ("isolate-after-change", "crash-after-change", "split-joint", "crash-joiner", "isolate-joiner"),
-    "add-learner": ("isolate-after-change", "crash-after-change", "crash-joiner", "isolate-joiner"),
-    "add-voter": ("isolate-after-change", "crash-after-change", "split-joint", "crash-joiner", "isolate-joiner"),
-    "promote": ("isolate-after-change", "crash-after-change", "split-joint"),
-    "remove-learner": ("isolate-after-change", "crash-after-change", "cut-leaver", "crash-leaver"),
+    "add": (*_OF_VOTERS, *_OF_JOINERS),
+    "add-learner": (*_OF_ALL, *_OF_JOINERS),
+    "add-voter": (*_OF_VOTERS, *_OF_JOINERS),
+    "promote": _OF_VOTERS,
+    "remove-follower": (*_OF_VOTERS, *_OF_LEAVERS),
+    "remove-leader": _OF_VOTERS,
+    "remove-dead": _OF_VOTERS,
+    "remove-learner": (*_OF_ALL, *_OF_LEAVERS),
     "transfer": ("cut-after-transfer",),
     "transfer-astray": (),
     "astray": (),
 }
 """What can happen in the middle of each kind of change; of those not named, anything."""
-_Drawn = tuple[Membership, tuple[Change, ...], list[Fault]]
+_Drawn = tuple[tuple[Change, ...], list[Fault]]
+
+
+def _habits(draw: random.Random, way: str) -> Membership:
+    if way == "random":
+        return Membership(
+            at_once=draw.choice((1, 2, 3)),
+            min_voters=draw.choice((1, 2, 2, 3)),
+            patience_ms=draw.choice((10_000, 20_000, 40_000)),
+            lag_entries=draw.choice((5, 20, 100)),
+            looks=draw.choice((1, 3)),
+        )
+    if way == "journey":
+        return Membership(at_once=1, min_voters=3, patience_ms=0, lag_entries=draw.choice((5, 20, 100)))
+    return Membership()
 
 
 def _changes(draw: random.Random, nodes: int, habits: Membership, duration_ms: int) -> _Drawn:
     """Any change at any time."""
-    habits = dataclasses.replace(
-        habits,
-        at_once=draw.choice((1, 2, 3)),
-        min_voters=draw.choice((1, 2, 2, 3)),
-        patience_ms=draw.choice((10_000, 20_000, 40_000)),
-        lag_entries=draw.choice((5, 20, 100)),
-        looks=draw.choice((1, 3)),
-    )
     kinds = [kind for kind in (*_GROWS, *_SHRINKS, *_STAYS) if draw.random() < 0.6]
     kinds += [("add",), ("remove-follower",), ("replace",), ("several",)][draw.randrange(4)]
     moments = [kind for kind in MEMBERSHIP_FAULTS if draw.random() < 0.6]
     share = draw.choice((0.2, 0.5, 0.8))
     gap_ms = draw.choice((1_500, 4_000, 10_000))
-    most = max(5, nodes)
+    # From and to one voter: the smaller the cluster, the more of what can happen happens to the few.
+    most = max(5, nodes) if habits.min_voters > 1 else draw.choice((2, 3, 5))
     changes: list[Change] = []
     faults: list[Fault] = []
     expected = nodes
@@ -289,12 +310,11 @@ def _changes(draw: random.Random, nodes: int, habits: Membership, duration_ms: i
             if draw.random() < share:
                 faults += _in_the_middle(draw, change, moments)
         at_ms += draw.expovariate(1 / gap_ms)
-    return habits, tuple(changes), faults
+    return tuple(changes), faults
 
 
-def _journey(draw: random.Random, habits: Membership, duration_ms: int) -> _Drawn:
+def _journey(draw: random.Random, duration_ms: int) -> _Drawn:
     """One long story, each step of it carried to its end; see :data:`MEMBERSHIP`."""
-    habits = dataclasses.replace(habits, at_once=1, min_voters=3, patience_ms=0, lag_entries=draw.choice((5, 20, 100)))
     kinds = ["add", "add", "replace", "replace", *["transfer"] * 5, "remove-leader", "remove-follower"]
     gap_ms = duration_ms * 0.85 / len(kinds)
     changes = tuple(_change(draw, kind, int(1000 + place * gap_ms)) for place, kind in enumerate(kinds))
@@ -302,7 +322,7 @@ def _journey(draw: random.Random, habits: Membership, duration_ms: int) -> _Draw
     for change in changes:
         if draw.random() < 0.85:
             faults += _in_the_middle(draw, change, MEMBERSHIP_FAULTS)
-    return habits, changes, faults
+    return changes, faults
 
 
 def _change(draw: random.Random, kind: str, at_ms: int) -> Change:

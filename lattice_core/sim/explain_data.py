@@ -265,6 +265,7 @@ def fault_text(fault: Fault, node: NodeId) -> str:
         "crash-after-change": f"the leader has just appended a configuration, and loses power {length}",
         "split-joint": "a joint configuration was just appended, and a cut leaves its leader the "
         f"{'new' if fault.amount else 'old'} majority only {length}",
+        "crash-before-answer": f"a follower has a new configuration on its disk, and loses power {length}",
         "crash-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later loses power {length}",
         "isolate-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later is cut off {length}",
         "cut-leaver": f"a server is being removed, and is cut off before it hears of that {length}",

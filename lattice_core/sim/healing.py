@@ -76,6 +76,7 @@ def _read_back(world: World) -> SimClient:
     """A write, and a read of every recent key."""
     reader = SimClient(world, world.plan.callers)
     reader.stopped = True
+    reader.patience_ms = HEAL_BOUND_MS
     world.clients.append(reader)
     keys = sorted({operation.key for operation in world.history})
     for key in [b"after-healing", *keys[-_READ_BY_CLIENT:]]:

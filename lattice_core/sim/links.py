@@ -134,10 +134,11 @@ class Links:
             self._extra_ns.pop(pair, None)
 
     def heal(self) -> None:
-        """Every cut ends, nothing is slow or lost any more; delays and copies stay."""
+        """Every cut ends, nothing is slow or lost any more, and copies do not come seconds late: those of a leader that
+        is gone would go on being heard. Delays stay, and copies that come soon."""
         self._cuts.clear()
         self._extra_ns.clear()
-        self._settings = dataclasses.replace(self._settings, drop=0.0)
+        self._settings = dataclasses.replace(self._settings, drop=0.0, late_copies=0.0)
 
     def all_of(self, node: NodeId) -> list[Pair]:
         """Every link from or to ``node``."""

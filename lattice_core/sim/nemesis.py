@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import RaftError
 from lattice_core.raft.messages import VoteResponse
+from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, NodeId
 from lattice_core.sim.plan import LEADER, MEMBERSHIP_FAULTS, Fault
 
@@ -312,6 +313,22 @@ class Nemesis:
                 side = _one_majority(node.id, configuration, new=bool(fault.amount))
                 rest = [number for number in self.world.nodes if number not in side]
                 links.cut(links.between(side, rest), fault.for_ms * MILLISECOND_NS)
+
+    def spoils_answer(self, node: SimNode, group: list[Persist]) -> bool:
+        """What ``node`` was given is on its disk, and nothing that says so has left it. True: now it loses power."""
+        armed = self._armed.get("crash-before-answer")
+        if armed is None or node.raft is None or node.raft.is_leader:
+            return False
+        given = [entry.payload for persist in group for entry in persist.entries]
+        found = [one for one in given if isinstance(one, Configuration) and not (one.is_joint and armed[1].amount)]
+        fault = self._moment("crash-before-answer") if found else None
+        if fault is None:
+            return False
+        self._crash_now((node.id, fault.for_ms))
+        if fault.amount:
+            links = self.world.links
+            links.cut(links.all_of(node.id), (fault.for_ms + 2000) * MILLISECOND_NS)
+        return True
 
     def joiner_fed(self, node: SimNode) -> None:
         """A new server has got its first entries, or the first piece of a snapshot."""

@@ -71,6 +71,8 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "crash-after-change": "the leader loses power as soon as it has appended a configuration (`amount`: a final)",
     "split-joint": "as soon as a joint configuration is appended, a cut leaves the leader only one of its two "
     "majorities (`amount` 0: the old one, 1: the new one)",
+    "crash-before-answer": "a follower loses power as soon as a new configuration is on its disk, before it says so "
+    "(`amount` 1: a final one, and it is cut off until a while after it is back)",
     "crash-joiner": "a new server loses power `amount` ms after it began to catch up",
     "isolate-joiner": "a new server is cut off `amount` ms after it began to catch up",
     "cut-leaver": "a server is cut off as its removal begins, does not hear of it, and comes back with an old log",
@@ -82,6 +84,7 @@ MEMBERSHIP_FAULTS: Final = (
     "isolate-after-change",
     "crash-after-change",
     "split-joint",
+    "crash-before-answer",
     "crash-joiner",
     "isolate-joiner",
     "cut-leaver",

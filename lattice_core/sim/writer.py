@@ -89,6 +89,8 @@ class Writer:
                 return
             node.disk.synced()
             world.trace(3, node.id, group[-1].sequence)
+            if world.nemesis.spoils_answer(node, group):
+                return
         for persist in group:
             for message in persist.messages:
                 node.send(message)

@@ -38,7 +38,7 @@ MEMBERSHIP: Final = {
     "off": "members stay what they are",
     "random": "servers join, leave, replace each other, several changes at once",
     "journey": "one after the other: three voters become five, two are replaced, leadership is handed over five times, "
-    "the leader is removed, three are left; a crash or cut in the middle of most",
+    "the leader is removed, three are left; a crash or cut waits in the middle of each",
 }
 """How the membership changes."""
 
@@ -84,7 +84,8 @@ def draw_plan(
     elif way == "journey":
         changes, moments = _journey(churn, duration_ms)
     places = habits.max_servers if changes else count
-    faults = _faults(_stream(seed, "faults"), places, duration_ms, flips=5 if changes else (count - 1) // 2)
+    flips = {"off": (count - 1) // 2, "random": 5, "journey": 1}[way]
+    faults = _faults(_stream(seed, "faults"), places, duration_ms, flips=flips)
     return Plan(
         seed=seed,
         nodes=count,
@@ -223,15 +224,17 @@ def _fault(draw: random.Random, kind: str, at_ms: int, places: int) -> Fault:
         "delay-answers": float(draw.choice((100, 400, 800))),
         "isolate-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
         "crash-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
-        "isolate-after-change": float(draw.choice((0, 0, 1))),
-        "crash-after-change": float(draw.choice((0, 0, 1))),
+        "isolate-after-change": float(draw.choice((0, 1, 2))),
+        "crash-after-change": float(draw.choice((0, 1, 2))),
         "split-joint": float(draw.choice((0, 1))),
-        "crash-before-answer": float(draw.choice((0, 1))),
+        "crash-before-answer": float(draw.choice((0, 1, 2))),
         "crash-joiner": float(draw.choice((0, 5, 50, 300))),
         "isolate-joiner": float(draw.choice((0, 5, 50, 300))),
     }.get(kind, 0.0)
-    if kind == "crash-before-answer" and draw.random() < 0.5:
-        high = 60  # back before anybody has noticed, as a process is that was restarted by its supervisor
+    if kind == "crash-before-answer":
+        other = draw.choice((0, 1))
+        if draw.random() < 0.5:
+            high = 60  # back before anybody has noticed, as a process is that its supervisor has restarted
     return Fault(at_ms, kind, node, other, draw.randint(low, high) if high else 0, amount)
 
 
@@ -320,8 +323,7 @@ def _journey(draw: random.Random, duration_ms: int) -> _Drawn:
     changes = tuple(_change(draw, kind, int(1000 + place * gap_ms)) for place, kind in enumerate(kinds))
     faults: list[Fault] = []
     for change in changes:
-        if draw.random() < 0.85:
-            faults += _in_the_middle(draw, change, MEMBERSHIP_FAULTS)
+        faults += _in_the_middle(draw, change, MEMBERSHIP_FAULTS)
     return changes, faults
 
 

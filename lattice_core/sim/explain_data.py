@@ -231,6 +231,9 @@ def cuts_of(recorder: Recorder, places: Places, window: Window) -> list[list[Any
     return stretches
 
 
+STAGES: Final = {1.0: " that ends a joint one", 2.0: " that is joint"}
+
+
 def fault_text(fault: Fault, node: NodeId) -> str:
     """What it does, of this node, in plain words."""
     who, length = f"n{node}" if node else "whoever it strikes", f"for {fault.for_ms} ms"
@@ -261,11 +264,14 @@ def fault_text(fault: Fault, node: NodeId) -> str:
         "crash-after-election": f"a leader was elected, and {fault.amount:g} ms later loses power {length}",
         "isolate-after-commit": f"the leader's commit index has just moved, and it is cut off {length}",
         "hold-votes": "votes are copied, and the copies arrive when the candidate runs again",
-        "isolate-after-change": f"the leader has just appended a configuration, and is cut off {length}",
-        "crash-after-change": f"the leader has just appended a configuration, and loses power {length}",
+        "isolate-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        f"and is cut off {length}",
+        "crash-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        f"and loses power {length}",
         "split-joint": "a joint configuration was just appended, and a cut leaves its leader the "
         f"{'new' if fault.amount else 'old'} majority only {length}",
-        "crash-before-answer": f"a follower has a new configuration on its disk, and loses power {length}",
+        "crash-before-answer": f"a follower has a configuration{STAGES.get(fault.amount, '')} on its disk, "
+        f"and loses power {length}{' and is cut off for longer' if fault.other else ''}",
         "crash-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later loses power {length}",
         "isolate-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later is cut off {length}",
         "cut-leaver": f"a server is being removed, and is cut off before it hears of that {length}",

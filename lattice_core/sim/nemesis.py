@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import RaftError
+from lattice_core.raft.log import NO_CONFIGURATION
 from lattice_core.raft.messages import VoteResponse
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Configuration, NodeId
@@ -27,6 +28,8 @@ _ARMED_FOR_CHANGE_MS: Final = 15_000
 MERCY_NS: Final = 6_000 * MILLISECOND_NS
 """After so long without an acknowledged write nothing more goes wrong until there is one. Faults that overlap can
 leave no quorum for minutes; a run in which nothing happens finds nothing."""
+FINAL: Final = 1.0
+JOINT: Final = 2.0
 ARMED: Final = (
     "isolate-after-append",
     "crash-after-append",
@@ -298,7 +301,7 @@ class Nemesis:
         links = self.world.links
         for kind in ("isolate-after-change", "crash-after-change"):
             armed = self._armed.get(kind)
-            if armed is None or (armed[1].amount and configuration.is_joint):
+            if armed is None or not _is_meant(armed[1], node):
                 continue
             fault = self._moment(kind)
             if fault is None:
@@ -319,13 +322,12 @@ class Nemesis:
         armed = self._armed.get("crash-before-answer")
         if armed is None or node.raft is None or node.raft.is_leader:
             return False
-        given = [entry.payload for persist in group for entry in persist.entries]
-        found = [one for one in given if isinstance(one, Configuration) and not (one.is_joint and armed[1].amount)]
-        fault = self._moment("crash-before-answer") if found else None
+        found = any(type(entry.payload) is Configuration for persist in group for entry in persist.entries)
+        fault = self._moment("crash-before-answer") if found and _is_meant(armed[1], node) else None
         if fault is None:
             return False
         self._crash_now((node.id, fault.for_ms))
-        if fault.amount:
+        if fault.other:
             links = self.world.links
             links.cut(links.all_of(node.id), (fault.for_ms + 2000) * MILLISECOND_NS)
         return True
@@ -355,6 +357,14 @@ class Nemesis:
         fault = self._moment("crash-leaver")
         if fault is not None:
             self._crash_now((number, fault.for_ms))
+
+
+def _is_meant(fault: Fault, node: SimNode) -> bool:
+    """Whether the newest configuration in a log is one that the fault waits for: any, or by its ``amount`` 1, one that
+    ends a joint one, 2, a joint one."""
+    assert node.raft is not None
+    *_, before, (_, newest) = ((0, NO_CONFIGURATION), *node.raft.log.configurations)
+    return not fault.amount or (newest.is_joint if fault.amount == JOINT else before[1].is_joint)
 
 
 def _one_majority(leader: NodeId, joint: Configuration, *, new: bool) -> list[NodeId]:

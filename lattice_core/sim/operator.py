@@ -112,9 +112,9 @@ class Operator:
     def _story(self, change: Change) -> Story:
         kind = change.kind
         if kind in ("add", "add-learner", "add-voter"):
-            return self._add(change)
+            return self._with_other_servers(self._add, change)
         if kind in ("replace", "replace-dead", "several"):
-            return self._replace(change)
+            return self._with_other_servers(self._replace, change)
         if kind == "promote":
             return self._promote(change)
         if kind == "transfer":
@@ -124,6 +124,14 @@ class Operator:
         if kind == "astray":
             return self._astray(change)
         return self._remove(change)
+
+    def _with_other_servers(self, story: Callable[[Change], Story], change: Change) -> Story:
+        """Again from the beginning if a new server has died, where nothing is given up."""
+        while True:
+            outcome = yield from story(change)
+            if outcome == "done" or self.habits.patience_ms:
+                return outcome
+            yield self.chance.randint(*_ASK_AGAIN_MS)
 
     def _add(self, change: Change) -> Story:
         number = self._new_id()
@@ -182,7 +190,9 @@ class Operator:
         if change.kind == "remove-learner":
             return self._pick(sorted(found.learners - self._joining - self._leaving), change)
         if change.kind == "remove-follower":
-            return self._pick([number for number in voters if number != leading and number not in world.gone], change)
+            dead = [number for number in voters if number in world.gone]
+            alive = [number for number in voters if number != leading and number not in world.gone]
+            return self._pick(dead if dead and not self.habits.patience_ms else alive, change)
         return self._dead(change, voters, leading)
 
     def _dead(self, change: Change, voters: list[NodeId], leading: NodeId | None) -> NodeId | None:
@@ -445,7 +455,7 @@ class Operator:
     def _new_id(self) -> NodeId | None:
         """A fresh id, if there is room for one more server."""
         booked = sum(1 for number in self._joining if number not in self.world.nodes)
-        if self.world.running + booked >= self.habits.max_servers:
+        if self.world.running + booked >= self.habits.max_servers and not self._resting:
             return None
         number, self._next_id = self._next_id, self._next_id + 1
         self._joining.add(number)

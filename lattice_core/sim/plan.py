@@ -67,12 +67,13 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "crash-after-vote": "a node loses power just after it has given its vote",
     "cut-after-transfer": "the leader is cut off just after it has sent TimeoutNow, but for the target",
     "delay-answers": "answers to the leader take `amount` ms longer, then it is cut off",
-    "isolate-after-change": "the leader is cut off as soon as it has appended a configuration (`amount`: a final)",
-    "crash-after-change": "the leader loses power as soon as it has appended a configuration (`amount`: a final)",
+    "isolate-after-change": "the leader is cut off as soon as it has appended a configuration (any; `amount` 1: one "
+    "that ends a joint one; 2: a joint one)",
+    "crash-after-change": "the leader loses power as soon as it has appended a configuration (`amount` as before)",
     "split-joint": "as soon as a joint configuration is appended, a cut leaves the leader only one of its two "
     "majorities (`amount` 0: the old one, 1: the new one)",
-    "crash-before-answer": "a follower loses power as soon as a new configuration is on its disk, before it says so "
-    "(`amount` 1: a final one, and it is cut off until a while after it is back)",
+    "crash-before-answer": "a follower loses power as soon as a configuration (`amount` as before) is on its disk, "
+    "before it says so; with `other` it is also cut off, until a while after it is back",
     "crash-joiner": "a new server loses power `amount` ms after it began to catch up",
     "isolate-joiner": "a new server is cut off `amount` ms after it began to catch up",
     "cut-leaver": "a server is cut off as its removal begins, does not hear of it, and comes back with an old log",

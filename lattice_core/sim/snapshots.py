@@ -48,8 +48,9 @@ class SnapshotKeeper:
         self._capture: Capture | None = None
         self._receiver: SnapshotReceiver | None = None
         self._received_name = ""
-        self.sending: dict[NodeId, str] = {}
-        """Whom a snapshot is being sent to, and from which file: it stays until that is over (SAFETY 30)."""
+        self.sending: dict[int, str] = {}
+        """What is being sent, by number, and from which file: it stays until that is over (SAFETY 30)."""
+        self._sends = 0
 
     # ---- start --------------------------------------------------------------------------------------
 
@@ -140,45 +141,47 @@ class SnapshotKeeper:
         node = self.node
         paths = list_snapshots(node.fs, SNAPSHOT_DIRECTORY)
         assert paths, "the core offers a snapshot that is not there"
-        self.sending[message.to] = paths[0]
+        self._sends += 1
+        self.sending[self._sends] = paths[0]
         node.world.count("snapshots sent")
-        node.world.later(_SLICE_NS, self._send_piece, (node.incarnation, message, paths[0], -1))
+        node.world.later(_SLICE_NS, self._send_piece, (node.incarnation, message, self._sends, -1))
 
-    def _send_piece(self, item: tuple[int, InstallSnapshot, str, int]) -> None:
-        incarnation, message, path, offset = item
+    def _send_piece(self, item: tuple[int, InstallSnapshot, int, int]) -> None:
+        incarnation, message, number, offset = item
         node = self.node
         if incarnation != node.incarnation or node.raft is None:
             return
         world = node.world
         peer = world.nodes.get(message.to)
-        file = node.fs.open_read_only(path)
-        size = file.size()
-        # The receiver says where to go on: at its start, or after what a cut left there.
-        if peer is None or peer.raft is None or not world.links.connected(node.id, peer.id):
-            self._sent(message.to, False)
-            return
         if node.raft.term != message.term:
-            self._sent(peer.id, False)
+            self.sending.pop(number)  # nobody waits to be told: a new term has its own view of each follower
+            return
+        if peer is None or peer.raft is None or not world.links.connected(node.id, peer.id):
+            self._sent(message.to, number, False)
             return
         if peer.paused_until_ns > world.now_ns:
             world.at(peer.paused_until_ns, self._send_piece, item)
             return
+        path = self.sending[number]
+        file = node.fs.open_read_only(path)
+        size = file.size()
         name = path.rsplit("/", 1)[-1]
+        # The receiver says where to go on: at its start, or after what a cut left there.
         try:
             if offset < 0:
                 offset = peer.snapshots.begin_receiving(name, size)
             piece = file.read_at(offset, _PIECE_BYTES)
             peer.snapshots.receive(name, size, offset, piece)
         except (StorageFailed, ValueError):
-            self._sent(peer.id, False)
+            self._sent(peer.id, number, False)
             return
         if offset + len(piece) < size:
-            world.later(_SLICE_NS, self._send_piece, (incarnation, message, path, offset + len(piece)))
+            world.later(_SLICE_NS, self._send_piece, (incarnation, message, number, offset + len(piece)))
             return
-        self._sent(peer.id, peer.snapshots.complete(message))
+        self._sent(peer.id, number, peer.snapshots.complete(message))
 
-    def _sent(self, peer: NodeId, delivered: bool) -> None:
-        self.sending.pop(peer, None)
+    def _sent(self, peer: NodeId, number: int, delivered: bool) -> None:
+        self.sending.pop(number)
         raft = self.node.raft
         if raft is not None:
             raft.report_snapshot(peer, delivered, self.node.clock_ns)

@@ -170,8 +170,11 @@ class Operator:
     def _remove(self, change: Change) -> Story:
         yield from self._wait_for_leader()
         number = self._whom_to_remove(change)
-        if number is None:
-            return "nobody"
+        while number is None:
+            if self.habits.patience_ms:
+                return "nobody"
+            yield self.chance.randint(*_ASK_AGAIN_MS)
+            number = self._whom_to_remove(change)
         done = yield from self._ask(
             change, MembershipChange(remove=frozenset([number])), lambda found: number not in found, self._deadline()
         )

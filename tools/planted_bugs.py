@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from lattice_core.sim.plan import Plan
-from lattice_core.sim.plants import PLANTS, WAITING
+from lattice_core.sim.plants import PLANTS
 from lattice_core.sim.runner import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,8 +64,6 @@ def page(table: dict[str, dict[str, object]]) -> str:
         lines.append(
             f"| `{name}` | {plant.description} | {found['seed']} | {found['cpu_seconds']} s | {found['check']} |"
         )
-    if WAITING:
-        lines += ["", "Not yet: " + "; ".join(f"`{name}` {reason}" for name, reason in WAITING.items()) + "."]
     return "\n".join(lines) + "\n"
 
 

@@ -42,6 +42,11 @@ FRESH_SEED_BITS = 32
 @click.option(
     "--nodes", type=click.IntRange(1, 9), metavar="N", help="Nodes in the cluster. [default: the seed decides]"
 )
+@click.option(
+    "--membership",
+    type=click.Choice(["off", "random", "journey"]),
+    help="Whether servers join and leave: off, at random, or one long story. [default: the seed decides]",
+)
 @click.option("--plant", metavar="BUG", help="Switch a planted bug on, to see it caught; 'list' names them.")
 @click.option(
     "--replay",
@@ -81,6 +86,7 @@ def sim(
     seeds: int,
     hours: float,
     nodes: int | None,
+    membership: str | None,
     plant: str | None,
     replay: Path | None,
     save: Path | None,
@@ -91,9 +97,9 @@ def sim(
 ) -> None:
     """Attack the real consensus core, log and state machine in a simulated world.
 
-    One seed decides everything: network, disks, crashes, clocks, clients. Every step is checked, and at
-    the end the clients' history must be linearizable. A violation exits with 1, saves the plan, shrunk to
-    what matters, and prints the command that replays it.
+    One seed decides everything: network, disks, crashes, clocks, clients, who joins and leaves. Every step is
+    checked, and at the end the clients' history must be linearizable. A violation exits with 1, saves the plan,
+    shrunk to what matters, and prints the command that replays it.
 
     Examples: lattice sim --seed 7    lattice sim --seeds 100 --hours 0.5 --jobs 2    lattice sim --plant list
     """
@@ -106,14 +112,19 @@ def sim(
         return
     plants.require_known(plant)
     if replay is not None:
-        if seed is not None or seeds > 1:
-            raise click.UsageError("--replay runs one saved plan; it excludes --seed and --seeds", ctx=ctx)
+        if seed is not None or seeds > 1 or nodes is not None or membership is not None:
+            raise click.UsageError(
+                "--replay runs one saved plan; it excludes --seed, --seeds, --nodes and --membership", ctx=ctx
+            )
         plan = Plan.from_json(_read(replay), source=str(replay))
         plants.require_known(plan.plant)
         _one(options, plan, save, history, html, shrink and plant is None, replayed=replay)
         return
     first = seed if seed is not None else secrets.randbits(FRESH_SEED_BITS)
-    plans = [Plan.from_seed(number, hours=hours, nodes=nodes, plant=plant) for number in range(first, first + seeds)]
+    plans = [
+        Plan.from_seed(number, hours=hours, nodes=nodes, plant=plant, membership=membership)
+        for number in range(first, first + seeds)
+    ]
     if seeds == 1:
         _one(options, plans[0], save, history, html, shrink)
         return
@@ -216,14 +227,10 @@ def _read(path: Path) -> str:
 
 def _list_plants(options: Globals) -> None:
     from lattice_cli.render import documents, lines
-    from lattice_core.sim.plants import PLANTS, WAITING
+    from lattice_core.sim.plants import PLANTS
 
     if options.output == "json":
-        documents.print_document(
-            {"planted": {name: plant.description for name, plant in PLANTS.items()}, "waiting": dict(WAITING)}
-        )
+        documents.print_document({"planted": {name: plant.description for name, plant in PLANTS.items()}})
         return
     for name, plant in PLANTS.items():
         lines.record(name, plant.description)
-    for name, reason in WAITING.items():
-        lines.record(name, reason)

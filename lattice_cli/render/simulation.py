@@ -24,7 +24,7 @@ class LiveLine:
 
     def run(self, world: World) -> None:
         """Progress within one run."""
-        faults = sum(world.faults.values())
+        faults = sum(world.nemesis.struck.values())
         self._show(
             f"{world.events:,} events  {world.now_ns / 1e9:,.0f} s simulated  {world.invariants.elections} elections  "
             f"{faults} faults  {world.acknowledged_writes:,} writes acknowledged"
@@ -66,7 +66,7 @@ def report_table(report: Report, *, no_color: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     plan = report.plan
     rows = [
-        ("seed", f"{plan.seed}   ({plan.nodes} nodes, planted bug: {plan.plant or 'none'})"),
+        ("seed", f"{plan.seed}   ({plan.nodes} nodes{_joined(report)}, planted bug: {plan.plant or 'none'})"),
         ("simulated", f"{report.simulated_seconds:,.1f} s in {report.wall_seconds:,.1f} s of real time"),
         ("events", f"{report.events:,}   ({report.events / max(report.wall_seconds, 1e-9):,.0f} a second)"),
         ("elections", f"{report.elections}"),
@@ -74,10 +74,17 @@ def report_table(report: Report, *, no_color: bool) -> None:
         ("faults", ", ".join(f"{kind} {count}" for kind, count in sorted(report.faults.items())) or "none"),
         ("trace hash", report.trace_hash),
     ]
+    if plan.changes:
+        done = ", ".join(f"{what} {count}" for what, count in sorted(report.changes.items()))
+        rows.insert(-1, ("membership", done or "no change was begun"))
     for name, text in rows:
         table.add_row(name, text)
     data_console(no_color=no_color).print(table)
     verdict(report)
+
+
+def _joined(report: Report) -> str:
+    return f", {report.joined} joined later" if report.joined else ""
 
 
 def verdict(report: Report) -> None:
@@ -119,5 +126,7 @@ def totals_table(totals: Totals, seconds: float, *, no_color: bool) -> None:
     table.add_row("elections", f"{totals.elections:,}")
     table.add_row("operations", f"{totals.operations:,}, {totals.acknowledged_writes:,} writes acknowledged")
     table.add_row("faults", f"{sum(totals.faults.values()):,}")
+    done = sum(count for what, count in totals.changes.items() if what.endswith(": done"))
+    table.add_row("membership", f"{done:,} changes done, {sum(totals.changes.values()) - done:,} refused or given up")
     table.add_row("real time", f"{seconds:,.1f} s")
     data_console(no_color=no_color).print(table)

@@ -56,7 +56,7 @@ class Leader(RoleState):
             entry.size_bytes for entry in node.log.between(node.log.commit_index + 1, node.log.last_index)
         )
         self.transfer_target: NodeId | None = None
-        self._transfer_deadline_ns = 0
+        self.transfer_deadline_ns = 0
         self._timeout_now_sent = False
         self._lease_given_up = False
         self._heartbeat_due_ns = node.now_ns
@@ -74,12 +74,12 @@ class Leader(RoleState):
     @property
     def deadline_ns(self) -> int:  # type: ignore[override]
         if self.transfer_target is not None:
-            return min(self._heartbeat_due_ns, self._transfer_deadline_ns)
+            return min(self._heartbeat_due_ns, self.transfer_deadline_ns)
         return self._heartbeat_due_ns
 
     def on_deadline(self) -> None:
         node = self.node
-        if self.transfer_target is not None and node.now_ns >= self._transfer_deadline_ns:
+        if self.transfer_target is not None and node.now_ns >= self.transfer_deadline_ns:
             self._abort_transfer("it did not take over in time")
         if node.now_ns < self._heartbeat_due_ns:
             return
@@ -403,7 +403,7 @@ class Leader(RoleState):
             what = "is a learner" if target in node.configuration.learners else "is not a member"
             raise Refused(f"{node.name(target)} {what} and cannot lead")
         self.transfer_target = target
-        self._transfer_deadline_ns = node.now_ns + node.config.election_timeout_max_ns
+        self.transfer_deadline_ns = node.now_ns + node.config.election_timeout_max_ns
         self._maybe_send_timeout_now()
         return target
 

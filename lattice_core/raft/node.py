@@ -132,8 +132,8 @@ class RaftNode:
         self._refused_reads: list[ReadRefused] = []
         self._unapplied_reads: list[tuple[int, int]] = []  # (index, request id), confirmed, waiting for applied
         self.state: RoleState = Follower(self)
-        if self.log.configuration.voters == {node_id} and not self.log.configuration.is_joint:
-            self.state.deadline_ns = now_ns  # nobody to wait for
+        if all(one.all_voters == {node_id} for one in self.log.configurations_in_doubt()):
+            self.state.deadline_ns = now_ns  # nobody to wait for, nor any other's lease to respect (SAFETY 41)
 
     # ---- what others may read -----------------------------------------------------------------------
 
@@ -206,6 +206,15 @@ class RaftNode:
         than that of all who could be elected without it (thesis section 4.2.2). Its own vote does not count then.
         """
         return any(configuration.is_voter(self.id) for configuration in self.log.configurations_in_doubt())
+
+    def may_snapshot(self, index: int) -> bool:
+        """Whether a snapshot of the state applied up to ``index`` may be taken and published.
+
+        Not before the log up to it is durable here: after a crash it would be of a term that the disk does not
+        know. And not before this server knows who belonged to the cluster at ``index``: one that joined and gets the
+        log from its beginning is told only by the entry that made it a member.
+        """
+        return index <= self.durability.durable_index and bool(self.log.configuration_at(index).members)
 
     # ---- inputs -------------------------------------------------------------------------------------
 
@@ -310,9 +319,8 @@ class RaftNode:
     def compacted(self, snapshot: SnapshotMeta, through: int, now_ns: int) -> None:
         """The driver has made ``snapshot`` durable; forget entries up to ``through``, keep those after it.
 
-        A snapshot may be published only when the log up to it is durable here (``durability.durable_index``):
-        after a crash it would otherwise be of a term that the disk does not know. One that was overtaken by
-        a newer, received from the leader while it was written, says nothing new and is passed over.
+        Only where ``may_snapshot`` allowed one. One that was overtaken by a newer, received from the leader
+        while it was written, says nothing new and is passed over.
         """
         self._advance(now_ns)
         if snapshot.last_included_index > self.snapshot_index:

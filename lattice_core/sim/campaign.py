@@ -29,6 +29,7 @@ class Totals:
     acknowledged_writes: int = 0
     operations: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
         self.runs += 1
@@ -41,6 +42,8 @@ class Totals:
         self.operations += report.operations
         for kind, count in report.faults.items():
             self.faults[kind] = self.faults.get(kind, 0) + count
+        for what, count in report.changes.items():
+            self.changes[what] = self.changes.get(what, 0) + count
 
 
 def run_many(plans: Sequence[Plan], *, jobs: int = 1) -> Iterator[Report]:

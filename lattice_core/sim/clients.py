@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lattice_core.kv import ClientBatch, cas, decode_results, delete, encode_batch, open_session, put
 from lattice_core.raft.config import MILLISECOND_NS
-from lattice_core.sim.node import Answer, Request
+from lattice_core.sim.service import Answer, Request
 from lattice_core.verify.history import Operation, OpName
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class SimClient:
         self.pinned = world.plan.workload.clients <= number < world.plan.callers
         self.stopped = False
         self.busy = False
-        self.target = self.chance.randint(1, world.plan.nodes)
+        self.patience_ms = world.plan.workload.deadline_ms
+        self.target = self._anybody()
         self._attempt = 0
         self._session = 0
         self._sequence = 0
@@ -80,7 +81,7 @@ class SimClient:
                 kind = "lease"
             elif share < workload.lease_reads + workload.follower_reads:
                 kind = "follower"
-                self.target = self.chance.randint(1, self.world.plan.nodes)
+                self.target = self._anybody()
         self.call(op, key, value, expected, kind)
 
     def call(self, op: OpName, key: bytes, value: bytes | None, expected: bytes | None, kind: str) -> None:
@@ -91,7 +92,7 @@ class SimClient:
         self._batch = None
         self._may_be_applied = False
         self._called_ns = self.world.now_ns
-        self._deadline_ns = self.world.now_ns + self.world.plan.workload.deadline_ms * MILLISECOND_NS
+        self._deadline_ns = self.world.now_ns + self.patience_ms * MILLISECOND_NS
         self._send()
 
     # ---- attempts -----------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ class SimClient:
             request = Request(self.number, self._attempt, "write", batch=self._batch)
             # From here on it may be applied, until an answer says that it was not.
             self._may_be_applied = True
-        self.world.submit(self.target, request)
+        self.world.links.submit(self.target, request)
         wait_ns = min(self.world.plan.workload.attempt_ms * MILLISECOND_NS, self._deadline_ns - self.world.now_ns)
         self.world.later(max(wait_ns, 1), self._on_timeout, self._attempt)
 
@@ -141,8 +142,18 @@ class SimClient:
         if world.now_ns + _RETRY_PAUSE_NS >= self._deadline_ns:
             self._finish("unknown" if self._may_be_applied else "fail")
             return
-        self.target = leader if leader is not None else self.target % world.plan.nodes + 1
+        self.target = leader if leader is not None else self._next_address()
         world.later(_RETRY_PAUSE_NS, self._again, self._attempt)
+
+    def _anybody(self) -> int:
+        addresses = self.world.addresses
+        return addresses[self.chance.randint(1, len(addresses)) - 1]
+
+    def _next_address(self) -> int:
+        """The server after the last one asked; whom it was told of may be gone."""
+        addresses = self.world.addresses
+        here = addresses.index(self.target) if self.target in addresses else -1
+        return addresses[(here + 1) % len(addresses)]
 
     def _again(self, attempt: int) -> None:
         if attempt == self._attempt and self.busy:

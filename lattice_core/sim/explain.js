@@ -3,8 +3,9 @@
 
 const D = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const [FROM, TO] = D.window, N = D.nodes, S = D.strings;
-const LABEL = 78, AXIS = 46, ROLE = { pre: 1, candidate: 2, leader: 3, down: 4, refuses: 5 };
+const [FROM, TO] = D.window, N = D.servers.length, S = D.strings;
+const named = (place) => "n" + D.servers[place - 1]; // a node is its place among the page's servers; this is its name
+const LABEL = 78, AXIS = 46, ROLE = { pre: 1, candidate: 2, leader: 3, down: 4, refuses: 5, absent: 6 };
 const HALF = [4, 7, 9, 13]; // half the thickness of a band, by role
 const FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 const GROUPS = [ // name, colour, kinds, width, dash, on
@@ -30,7 +31,7 @@ const M = [];
   D.messages.code.forEach((code, i) => {
     sent += D.messages.sent[i];
     const took = D.messages.took[i];
-    M.push({ kind: code & 15, from: code >> 4 & 15, to: code >> 8 & 15, fate: code >> 12 & 3, again: code >> 14 & 1,
+    M.push({ kind: code & 15, from: code >> 4 & 255, to: code >> 12 & 255, fate: code >> 20 & 3, again: code >> 22 & 1,
       sent, at: took < 0 ? null : sent + took, term: D.messages.term[i], more: D.messages.more[i] });
   }); }
 const reach = []; // the latest arrival among the first i messages: where drawing has to begin
@@ -51,6 +52,8 @@ const laneAt = (node, time) => { // [time, role, term, leader, reason]
   return lane[Math.max(0, place - 1)] || [FROM, ROLE.down, 0, 0, 0];
 };
 const isDown = (one) => one[1] >= ROLE.down;
+const isAbsent = (one) => one[1] === ROLE.absent;
+const othersAt = (node, time) => D.lanes.filter((_, i) => i !== node - 1 && !isAbsent(laneAt(i + 1, time))).length;
 
 // Logs: replayed from the nearest checkpoint. A log is { offset, runs: [term, last index], commit }.
 const lastOf = (log) => log.runs.length ? log.runs[log.runs.length - 1][1] : log.offset;
@@ -129,7 +132,7 @@ const span = (us) => us < 1000 ? `${us} µs` : us < 1e6 ? `${+(us / 1000).toPrec
 const places = (step) => Math.min(6, Math.max(0, Math.ceil(-Math.log10(step / 1e6) - 1e-9)));
 const ofTerm = (term) => term > 0 ? ` (term ${term})` : "";
 const range = (first, last) => first === last ? `${first}` : `${first}–${last}`;
-const list = (nodes) => nodes.map((node) => "n" + node).join(", ");
+const list = (nodes) => nodes.map(named).join(", ");
 const carried = (one) => range(one.more[0] + 1, one.more[0] + one.more[3]);
 const brief = (one) => {
   const x = one.more;
@@ -150,7 +153,7 @@ const brief = (one) => {
   }
 };
 const words = (one) => {
-  const a = "n" + one.from, b = "n" + one.to, t = one.term, x = one.more;
+  const a = named(one.from), b = named(one.to), t = one.term, x = one.more;
   switch (one.kind) {
     case 0: return [`${a} asks ${b}: would you vote for me in term ${t}?`, `A pre-vote: nothing changes yet. Its log ends at ${x[0]}${ofTerm(x[1])}.`];
     case 1: return x[0] ? [`${a} answers ${b}: yes, I would vote for you in term ${t}`, "A pre-vote promises nothing."]
@@ -180,7 +183,7 @@ const fateOf = (one) => {
     return cut ? "Lost: the link is cut." : "Lost on the way.";
   }
   if (one.at > D.end) return "Still on its way when the run ended.";
-  if (one.fate === 2) return `Lost: n${one.to} is down when it arrives.`;
+  if (one.fate === 2) return `Lost: ${named(one.to)} is not there when it arrives.`;
   return `Arrives ${span(one.at - one.sent)} later, at ${seconds(one.at)}.${twice}`;
 };
 
@@ -259,7 +262,7 @@ const drawLanes = () => {
     for (let i = first; i < lane.length && lane[i][0] <= end; i++) {
       const one = lane[i], [at, role, term] = one, until = i + 1 < lane.length ? lane[i + 1][0] : TO;
       const a = clip(at), b = clip(until), w = Math.max(b - a, 0.7);
-      if (b < LABEL) continue;
+      if (b < LABEL || isAbsent(one)) continue;
       const same = i > first && lane[i - 1][1] === role && lane[i - 1][2] === term;
       if (isDown(one)) {
         ctx.fillStyle = hatch(ctx, C.soft, C.down, 10); ctx.fillRect(a, y - half, w, half * 2);
@@ -297,16 +300,16 @@ const drawLanes = () => {
     const x = clip(a), w = Math.max(clip(Math.min(b, TO)) - x, 2), y = yOf(node);
     ctx.fillStyle = C.pause; ctx.fillRect(x, y - half, w, half * 2);
     if (w > 90) text(ctx, "❚❚ stands still", Math.max(x, LABEL) + 8, y + half - 22, C.ink, `600 12px ${FONT}`, C.halo);
-    hit(x, y - half, w, half * 2, () => [`n${node} stands still for ${span(b - a)}`, "It is not dead: it will go on as if no time had passed."]);
+    hit(x, y - half, w, half * 2, () => [`${named(node)} stands still for ${span(b - a)}`, "It is not dead: it will go on as if no time had passed."]);
   }
   for (const [a, b, node, out, into] of D.cuts) {
     if (b < view.from || a > end) continue;
-    const x = clip(a), w = Math.max(clip(Math.min(b, TO)) - x, 2), y = yOf(node) + half - 7, whole = out.length === N - 1 && into.length === N - 1;
+    const x = clip(a), w = Math.max(clip(Math.min(b, TO)) - x, 2), y = yOf(node) + half - 7, rest = othersAt(node, a), whole = out.length === rest && into.length === rest;
     ctx.fillStyle = whole ? C.cut : hatch(ctx, C.cut, tint(0), 7); ctx.fillRect(x, y, w, 7);
     ctx.font = `600 11px ${FONT}`;
-    const label = cutWords(node, out, into, true);
+    const label = cutWords(node, out, into, a, true);
     if (w > ctx.measureText(label).width + 20) text(ctx, label, Math.max(x, LABEL) + 6, y + 14, C.cut, `600 11px ${FONT}`, C.halo);
-    hit(x, y - 2, w, 11, () => [cutWords(node, out, into), `For ${span(b - a)}, until ${seconds(b, 3)}.`]);
+    hit(x, y - 2, w, 11, () => [cutWords(node, out, into, a), `For ${span(b - a)}, until ${seconds(b, 3)}.`]);
   }
   drawMessages(ctx, W, H, end);
   // Marks above the messages: commits, truncations, faults.
@@ -323,7 +326,7 @@ const drawLanes = () => {
         text(ctx, label, x + 3, y + 5, C.good, `600 11px ${FONT}`, C.halo);
         room = x + ctx.measureText(label).width + 12;
       }
-      hit(x - 4, y - 2, 8, 15, () => [`n${node} knows that all up to ${one.index}${ofTerm(one.term)} is committed`, "And applies it: a majority has it on disk."]);
+      hit(x - 4, y - 2, 8, 15, () => [`${named(node)} knows that all up to ${one.index}${ofTerm(one.term)} is committed`, "And applies it: a majority has it on disk."]);
     }
   }
   for (const [at, node, first, last, terms, lost] of D.truncations) {
@@ -333,7 +336,7 @@ const drawLanes = () => {
     ctx.fillStyle = colour; ctx.fillRect(x - 1.5, y - half - 4, 3, half * 2 + 8);
     ctx.beginPath(); ctx.moveTo(x, y - 10); ctx.lineTo(x + 10, y); ctx.lineTo(x, y + 10); ctx.lineTo(x - 10, y); ctx.fill();
     text(ctx, per < 2000 ? label : "✂", x + 6, y - half + 7, colour, `700 12px ${FONT}`, C.halo);
-    hit(x - 10, y - half, 20, half * 2, () => [`n${node} drops its ${first === last ? "entry" : "entries"} ${range(first, last)} of term ${terms.join(", ")}`,
+    hit(x - 10, y - half, 20, half * 2, () => [`${named(node)} drops its ${first === last ? "entry" : "entries"} ${range(first, last)} of term ${terms.join(", ")}`,
       lost ? `Entry ${lost} was committed already! This must never happen.`
         : "Its leader has others there. These were never committed, so no client was told that they are safe."]);
   }
@@ -348,7 +351,14 @@ const drawLanes = () => {
     if (at < view.from || at > end || !node || xOf(at) < LABEL) continue;
     const x = xOf(at), y = yOf(node) - half + 5;
     ctx.fillStyle = C.kinds[7]; ctx.fillRect(x - 5, y - 4, 10, 9);
-    hit(x - 6, y - 5, 12, 11, () => [`n${node} ${S[what]}`, "What is in a snapshot need not stay in the log (section 7)."]);
+    hit(x - 6, y - 5, 12, 11, () => [`${named(node)} ${S[what]}`, "What is in a snapshot need not stay in the log (section 7)."]);
+  }
+  for (const [at, node, what, joint] of D.configurations) {
+    if (at < view.from || at > end || xOf(at) < LABEL) continue;
+    const x = xOf(at), y = yOf(node) - half + 5;
+    ctx.fillStyle = C.kinds[8]; ctx.beginPath(); ctx.moveTo(x, y - 6); ctx.lineTo(x + 6, y); ctx.lineTo(x, y + 6); ctx.lineTo(x - 6, y); ctx.fill();
+    hit(x - 6, y - 6, 12, 12, () => [`${named(node)} uses the ${S[what]}`, joint ? "A joint configuration: both majorities are needed (section 6)."
+      : "From now on, whether it is committed or not (section 6)."]);
   }
   drawRibbon(ctx, W, H, end, hit);
   if (pinned || pointer?.message) outline(ctx, pinned?.message || pointer?.message);
@@ -360,22 +370,22 @@ const drawLanes = () => {
   ctx.fillStyle = C.line; ctx.fillRect(LABEL - 3, 0, 1, H);
   for (let node = 1; node <= N; node++) {
     const one = laneAt(node, now()), y = yOf(node);
-    text(ctx, "n" + node, 14, y - 9, C.ink, `700 17px ${FONT}`);
+    text(ctx, named(node), 14, y - 9, isAbsent(one) ? C.soft : C.ink, `700 17px ${FONT}`);
     if (one[1] === ROLE.leader) crown(ctx, 56, y - 10, 1, vivid(one[2]));
-    text(ctx, isDown(one) ? "down" : D.roles[one[1]].replace("pre-candidate", "pre-cand."), 14, y + 8, C.soft, `11px ${FONT}`);
-    text(ctx, `term ${one[2]}`, 14, y + 22, C.soft, `11px ${FONT}`);
+    text(ctx, isAbsent(one) ? "not there" : isDown(one) ? "down" : D.roles[one[1]].replace("pre-candidate", "pre-cand."), 14, y + 8, C.soft, `11px ${FONT}`);
+    if (!isAbsent(one)) text(ctx, `term ${one[2]}`, 14, y + 22, C.soft, `11px ${FONT}`);
   }
   text(ctx, "time", 14, 12, C.soft, `11px ${FONT}`);
 };
-const cutWords = (node, out, into, short) => {
-  const rest = N - 1;
-  if (out.length === rest && into.length === rest) return short ? "cut off" : `n${node} hears nobody, and nobody hears it`;
+const cutWords = (node, out, into, at, short) => {
+  const rest = othersAt(node, at);
+  if (out.length === rest && into.length === rest) return short ? "cut off" : `${named(node)} hears nobody, and nobody hears it`;
   const parts = [];
-  if (out.length && out.join() === into.join()) parts.push(short ? `no link to ${list(out)}` : `n${node} and ${list(out)} do not hear each other`);
+  if (out.length && out.join() === into.join()) parts.push(short ? `no link to ${list(out)}` : `${named(node)} and ${list(out)} do not hear each other`);
   else {
     if (out.length) parts.push(out.length === rest ? "is heard by nobody" : `is not heard by ${list(out)}`);
     if (into.length) parts.push(into.length === rest ? "hears nobody" : `does not hear ${list(into)}`);
-    if (!short) parts[0] = `n${node} ` + parts[0];
+    if (!short) parts[0] = `${named(node)} ` + parts[0];
   }
   return parts.join(", ");
 };
@@ -468,12 +478,12 @@ const outline = (ctx, one) => {
 const EVENTS = [];
 for (const [kind, all] of Object.entries(D.stories)) all.forEach((one, i) => EVENTS.push({ kind, at: one[0], i, title: one[3] }));
 D.lanes.forEach((lane, i) => lane.forEach((one) => {
-  if (isDown(one) && one[0] >= FROM) EVENTS.push({ kind: "crash", at: one[0], node: i + 1, title: `n${i + 1} is down: ${S[one[4]]}` });
+  if (isDown(one) && !isAbsent(one) && one[0] >= FROM) EVENTS.push({ kind: "crash", at: one[0], node: i + 1, title: `${named(i + 1)} is down: ${S[one[4]]}` });
 }));
 D.violations.forEach((one, i) => EVENTS.push({ kind: "violation", at: one[2], i, title: `${one[0]}: ${one[1]}` }));
 EVENTS.sort((a, b) => a.at - b.at);
 const drawRibbon = (ctx, W, H, end, hit) => {
-  const y = 33, importance = ["catch-up", "crash", "election", "repair", "violation"], taken = [];
+  const y = 33, importance = ["catch-up", "crash", "membership", "election", "repair", "violation"], taken = [];
   for (const kind of importance.reverse()) {
     for (const one of EVENTS) {
       const x = xOf(one.at);
@@ -494,6 +504,7 @@ const drawRibbon = (ctx, W, H, end, hit) => {
       if (kind === "crash") cross(ctx, x, y, 4, C.ink, 2);
       ctx.textAlign = "center";
       if (kind === "repair") text(ctx, "✂", x, y, C.kinds[5], `700 15px ${FONT}`);
+      if (kind === "membership") text(ctx, "◆", x, y, C.kinds[8], `14px ${FONT}`);
       if (kind === "catch-up") text(ctx, "≠", x, y, C.kinds[5], `14px ${FONT}`);
       ctx.textAlign = "left";
       hit(x - 8, y - 9, 16, 18, () => [one.title, `At ${seconds(one.at)}. Click to look at it.`], () => go(one));

@@ -77,23 +77,25 @@ def document_of(
     plan: Plan, report: Report, recorder: Recorder, window: data.Window, moment_ns: int | None, end_ns: int
 ) -> dict[str, Any]:
     """Everything that the page shows, as it is embedded."""
-    nodes = max([plan.nodes, *(node for _, node, *_ in recorder.ups)])
+    places = data.Places(recorder, window)
     strings = data.Strings()
     machines = data.Machines(recorder)
     sent = data.sent_of(recorder, machines, window)
-    base, changes, truncations = data.logs_of(recorder, nodes, window)
+    base, changes, truncations = data.logs_of(recorder, places, window)
     mail = stories.Mail(sent)
     repairs = stories.repairs(recorder, mail, truncations)
     found = {
-        "election": stories.elections(recorder, mail, window, plan.nodes),
+        "election": stories.elections(recorder, mail, window),
         "repair": repairs,
         "catch-up": stories.catch_ups(sent, mail, repairs),
+        "membership": stories.changes(recorder, window),
     }
     settings, network = plan.settings, plan.network
     return {
         "format": FORMAT,
         "seed": plan.seed,
-        "nodes": nodes,
+        "nodes": plan.nodes,
+        "servers": places.servers,
         "plant": plan.plant,
         "hash": report.trace_hash,
         "events": report.events,
@@ -111,6 +113,7 @@ def document_of(
             "duplicate": network.duplicate,
         },
         "faults": [[kind, count, FAULT_KINDS.get(kind, "")] for kind, count in sorted(report.faults.items())],
+        "membership": [[what, count] for what, count in sorted(report.changes.items())],
         "violations": [
             [one["check"], one["message"], data.us(_violation_ns(report, place))]
             for place, one in enumerate(report.violations)
@@ -119,30 +122,31 @@ def document_of(
         "open": None if moment_ns is None else data.us(moment_ns),
         "roles": data.ROLES,
         "kinds": data.KINDS,
-        "lanes": data.lanes_of(recorder, nodes, window, strings),
+        "lanes": data.lanes_of(recorder, places, window, strings),
         "pauses": [
-            [data.us(start), data.us(machines.first_down(node, start, end)), node]
+            [data.us(start), data.us(machines.first_down(node, start, end)), places[node]]
             for start, end, node in recorder.pauses
-            if window.overlaps(start, end)
+            if window.overlaps(start, end) and places[node]
         ],
-        "cuts": data.cuts_of(recorder, nodes, window),
+        "cuts": data.cuts_of(recorder, places, window),
         "struck": [
-            [data.us(at), node, strings.place(fault.kind), strings.place(data.fault_text(fault, node))]
+            [data.us(at), places[node], strings.place(fault.kind), strings.place(data.fault_text(fault, node))]
             for at, fault, node in recorder.faults
             if at in window
         ],
         "notes": [
-            [data.us(at), node, strings.place(text)]
+            [data.us(at), places[node], strings.place(text)]
             for at, node, text in recorder.notes
             if at in window and "snapshot" in text
         ],
-        "commits": data.commits_of(recorder, window),
+        "configurations": data.configurations_of(recorder, places, window, strings),
+        "commits": data.commits_of(recorder, places, window),
         "logs": base,
         "changes": changes,
         "truncations": [
             [
                 data.us(cut.at_ns),
-                cut.node,
+                places[cut.node],
                 cut.first,
                 cut.last,
                 list(cut.terms),
@@ -150,8 +154,8 @@ def document_of(
             ]
             for cut in truncations
         ],
-        "stories": {kind: [story.to_json() for story in of_kind] for kind, of_kind in found.items()},
-        "messages": data.messages_of(sent),
+        "stories": {kind: [story.to_json(places) for story in of_kind] for kind, of_kind in found.items()},
+        "messages": data.messages_of(sent, places),
         "strings": strings.texts,
     }
 
@@ -166,7 +170,9 @@ def _page(
     plan: Plan, report: Report, recorder: Recorder, window: data.Window, moment_ns: int | None, end_ns: int
 ) -> str:
     document = document_of(plan, report, recorder, window, moment_ns, end_ns)
-    title = f"Lattice, seed {plan.seed}: {_count(plan.nodes, 'node')}, {report.simulated_seconds:.1f} s"
+    joined = len({node for _, node, *_ in recorder.ups}) - plan.nodes
+    more = f" and {joined} more" if joined > 0 else ""
+    title = f"Lattice, seed {plan.seed}: {_count(plan.nodes, 'node')}{more}, {report.simulated_seconds:.1f} s"
     script = _asset("explain.js") + _asset("explain_ui.js")
     if "</script" in script.lower():
         raise AssertionError("the script would end its own element")

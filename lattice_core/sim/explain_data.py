@@ -1,6 +1,7 @@
 """From a recorder to what the page of :mod:`lattice_core.sim.explain` draws: plain lists, made for JSON.
 
-Times are whole microseconds of the world from its start; nodes are their numbers, 0 is the world. Messages
+Times are whole microseconds of the world from its start. Servers come and go; a node is its place among those of the
+window, from 1, and 0 is the world (:class:`Places`). Messages
 are most of the page, so they are columns: see :func:`messages_of`. What the recorder cannot know when a
 message is sent, because the world decides it on arrival, is worked out here: a machine that is down loses
 what reaches it, one that stands still takes it when it goes on.
@@ -15,12 +16,15 @@ from typing import Any, Final
 
 from lattice_core.raft import messages as m
 from lattice_core.raft.types import NodeId
+from lattice_core.sim.authority import describe
 from lattice_core.sim.plan import FAULT_KINDS, Fault
 from lattice_core.sim.recorder import LogShape, Recorder
 
-ROLES: Final = ("follower", "pre-candidate", "candidate", "leader", "down", "refuses to start")
+ROLES: Final = ("follower", "pre-candidate", "candidate", "leader", "down", "refuses to start", "not there")
 DOWN: Final = 4
 REFUSES: Final = 5
+ABSENT: Final = 6
+"""Not there yet, or taken away."""
 KINDS: Final = (
     "pre-vote",
     "pre-vote answer",
@@ -54,6 +58,29 @@ class Window:
 
     def overlaps(self, from_ns: int, to_ns: int) -> bool:
         return from_ns <= self.to_ns and to_ns >= self.from_ns
+
+
+class Places:
+    """The servers of a window, in order of age: whoever is there in it, or is sent something."""
+
+    def __init__(self, recorder: Recorder, window: Window) -> None:
+        begun: dict[NodeId, int] = {}
+        for at, node, *_ in recorder.ups:
+            begun.setdefault(node, at)
+        ended = {node: at for at, node in recorder.ends}
+        there = {
+            node for node, at in begun.items() if at <= window.to_ns and ended.get(node, window.to_ns) >= window.from_ns
+        }
+        there.update(message.to for at, _, message in recorder.messages if at in window)
+        self.servers = sorted(there)
+        self._places = {node: place for place, node in enumerate(self.servers, start=1)}
+
+    def __getitem__(self, node: NodeId) -> int:
+        """0 for the world, and for a server that is not in the window."""
+        return self._places.get(node, 0)
+
+    def of(self, nodes: Iterable[NodeId]) -> list[int]:
+        return [self._places[node] for node in nodes if node in self._places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +166,8 @@ class Machines:
         return due_ns
 
 
-def lanes_of(recorder: Recorder, nodes: int, window: Window, strings: Strings) -> list[list[list[int]]]:
-    """For each node, rising: [time, role, term, leader or 0, place of the reason]; the first may be earlier."""
+def lanes_of(recorder: Recorder, places: Places, window: Window, strings: Strings) -> list[list[list[int]]]:
+    """For each node, rising: [time, role, term, the leader's number or 0, place of the reason]; one may be earlier."""
     refusals = {(at, node) for at, node, text in recorder.notes if text.startswith("refuses to start")}
     events: list[tuple[int, int, NodeId, int, int, int, str]] = []
     for at, node, term, *_ in recorder.ups:
@@ -152,20 +179,24 @@ def lanes_of(recorder: Recorder, nodes: int, window: Window, strings: Strings) -
         default = "it has lost power: what was not synced is gone" if power_lost else "its process has ended"
         events.append((at, 2, node, DOWN, -1, 0, "; ".join(why) or default))
     events.extend((at, 2, node, REFUSES, -1, 0, "its log is damaged, and it says so") for at, node in refusals)
-    lanes: list[list[list[int]]] = [[] for _ in range(nodes)]
-    terms = [0] * nodes
+    events.extend((at, 3, node, ABSENT, 0, 0, "it is taken away") for at, node in recorder.ends)
+    lanes: list[list[list[int]]] = [[[0, ABSENT, 0, 0, strings.place("it is not there yet")]] for _ in places.servers]
+    terms = [0] * len(lanes)
     for at, _, node, role_place, term, leader_id, reason in sorted(events, key=lambda event: event[:2]):
-        lane = lanes[node - 1]
-        terms[node - 1] = term = term if term >= 0 else terms[node - 1]
+        place = places[node]
+        if not place:
+            continue
+        lane = lanes[place - 1]
+        terms[place - 1] = term = term if term >= 0 else terms[place - 1]
         if at > window.to_ns:
             continue
-        if at < window.from_ns:
+        if at < window.from_ns or at == 0:
             lane.clear()
         lane.append([us(at), role_place, term, leader_id, strings.place(reason)])
     return lanes
 
 
-def cuts_of(recorder: Recorder, nodes: int, window: Window) -> list[list[Any]]:
+def cuts_of(recorder: Recorder, places: Places, window: Window) -> list[list[Any]]:
     """[from, to, node, who does not hear it, whom it does not hear], for each stretch in which that is so."""
     changes: list[tuple[int, int, tuple[NodeId, NodeId]]] = []
     for start, end, pairs in recorder.cuts:
@@ -184,9 +215,10 @@ def cuts_of(recorder: Recorder, nodes: int, window: Window) -> list[list[Any]]:
         if place + 1 < len(changes) and changes[place + 1][0] == at:
             continue
         down = [link for link, count in active.items() if count > 0]
-        for node in range(1, nodes + 1):
-            unheard = sorted(to for sender, to in down if sender == node and to != node)
-            unhearing = sorted(sender for sender, to in down if to == node and sender != node)
+        for server in places.servers:
+            node = places[server]
+            unheard = places.of(sorted(to for sender, to in down if sender == server and to != server))
+            unhearing = places.of(sorted(sender for sender, to in down if to == server and sender != server))
             before = last.get(node)
             if before is not None and before[3:] == [unheard, unhearing]:
                 continue
@@ -197,6 +229,9 @@ def cuts_of(recorder: Recorder, nodes: int, window: Window) -> list[list[Any]]:
                 last[node] = [us(at), us(at), node, unheard, unhearing]
                 stretches.append(last[node])
     return stretches
+
+
+STAGES: Final = {1.0: " that ends a joint one", 2.0: " that is joint"}
 
 
 def fault_text(fault: Fault, node: NodeId) -> str:
@@ -229,6 +264,18 @@ def fault_text(fault: Fault, node: NodeId) -> str:
         "crash-after-election": f"a leader was elected, and {fault.amount:g} ms later loses power {length}",
         "isolate-after-commit": f"the leader's commit index has just moved, and it is cut off {length}",
         "hold-votes": "votes are copied, and the copies arrive when the candidate runs again",
+        "isolate-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        f"and is cut off {length}",
+        "crash-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        f"and loses power {length}",
+        "split-joint": "a joint configuration was just appended, and a cut leaves its leader the "
+        f"{'new' if fault.amount else 'old'} majority only {length}",
+        "crash-before-answer": f"a follower has a configuration{STAGES.get(fault.amount, '')} on its disk, "
+        f"and loses power {length}{' and is cut off for longer' if fault.other else ''}",
+        "crash-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later loses power {length}",
+        "isolate-joiner": f"a new server has begun to catch up, and {fault.amount:g} ms later is cut off {length}",
+        "cut-leaver": f"a server is being removed, and is cut off before it hears of that {length}",
+        "crash-leaver": f"a server is being removed, and loses power before it hears of that {length}",
     }.get(fault.kind, f"{FAULT_KINDS.get(fault.kind, fault.kind)} ({who})")
 
 
@@ -236,15 +283,17 @@ def fault_text(fault: Fault, node: NodeId) -> str:
 
 
 def logs_of(
-    recorder: Recorder, nodes: int, window: Window
+    recorder: Recorder, places: Places, window: Window
 ) -> tuple[list[list[Any]], list[list[Any]], list[Truncation]]:
     """Logs at the window's start, their changes in it, and the truncations among these.
 
     A log is [offset, [[term, last index], ...], commit index]. A change is [time, node, cut off from this
     index or -1, first index appended, [term, count, ...]]; cut off from 0: replaced as a whole.
     """
-    shapes = {node: LogShape() for node in range(1, nodes + 1)}
+    shapes = {node: LogShape() for node in places.servers}
     for node, shape in recorder.logs.items():
+        if node not in shapes:
+            continue
         shapes[node] = LogShape(shape.offset, (), shape.commit)
         shapes[node].runs = list(shape.runs)
     events: list[tuple[int, int, NodeId, int | None, int, tuple[tuple[int, int], ...]]] = [
@@ -253,7 +302,7 @@ def logs_of(
     events += [(at, 1, node, cut, first, runs) for at, node, cut, first, runs in recorder.writes]
     events.sort(key=lambda event: event[:2])
     for at, node, index, _ in recorder.commits:
-        if at < window.from_ns:
+        if at < window.from_ns and node in shapes:
             shapes[node].commit = index
     base: list[list[Any]] | None = None
     changes: list[list[Any]] = []
@@ -265,6 +314,8 @@ def logs_of(
     for at, _, node, cut_from, first, runs in events:
         if at > window.to_ns:
             break
+        if node not in shapes:
+            continue
         if at >= window.from_ns:
             base = bases() if base is None else base
             shape = shapes[node]
@@ -272,7 +323,7 @@ def logs_of(
                 gone = tuple(term for term in (shape.term_at(i) for i in range(cut_from, shape.last_index + 1)) if term)
                 truncations.append(Truncation(at, node, cut_from, shape.last_index, tuple(sorted(set(gone)))))
             flat = [number for run in runs for number in run]
-            changes.append([us(at), node, -1 if cut_from is None else cut_from, first, flat])
+            changes.append([us(at), places[node], -1 if cut_from is None else cut_from, first, flat])
         shapes[node].change(cut_from, first, runs)
     return (bases() if base is None else base), changes, truncations
 
@@ -298,10 +349,10 @@ def sent_of(recorder: Recorder, machines: Machines, window: Window) -> list[Sent
     return found
 
 
-def messages_of(sent: Sequence[Sent]) -> dict[str, list[Any]]:
+def messages_of(sent: Sequence[Sent], places: Places) -> dict[str, list[Any]]:
     """Columns, one row a message.
 
-    ``code`` is kind + 16 * (sender + 16 * (receiver + 16 * (fate + 4 * duplicate))); ``sent`` the time since the
+    ``code`` is kind + 16 * (sender + 256 * (receiver + 256 * (fate + 4 * duplicate))); ``sent`` the time since the
     row before; ``took`` -1 for what was lost on the way; ``more`` what only this kind has: see :func:`_more`.
     """
     columns: dict[str, list[Any]] = {"code": [], "sent": [], "took": [], "term": [], "more": []}
@@ -309,7 +360,7 @@ def messages_of(sent: Sequence[Sent]) -> dict[str, list[Any]]:
     for one in sent:
         message = one.message
         kind, more = _more(message)
-        code = message.sender + 16 * (message.to + 16 * (one.fate + 4 * one.duplicate))
+        code = places[message.sender] + 256 * (places[message.to] + 256 * (one.fate + 4 * one.duplicate))
         columns["code"].append(kind + 16 * code)
         columns["sent"].append(us(one.sent_ns) - last)
         last = us(one.sent_ns)
@@ -352,13 +403,22 @@ def _more(message: m.Message) -> tuple[int, list[int]]:
             return 13, [-1 if message.read_index is None else message.read_index]
 
 
-def commits_of(recorder: Recorder, window: Window) -> dict[str, list[int]]:
+def commits_of(recorder: Recorder, places: Places, window: Window) -> dict[str, list[int]]:
     """Columns: ``at`` (time since the row before), ``node``, ``index`` (committed up to it), ``term`` of that."""
     columns: dict[str, list[int]] = {"at": [], "node": [], "index": [], "term": []}
     last = 0
     for at, node, index, term in recorder.commits:
-        if at in window:
-            for name, value in (("at", us(at) - last), ("node", node), ("index", index), ("term", term)):
+        if at in window and places[node]:
+            for name, value in (("at", us(at) - last), ("node", places[node]), ("index", index), ("term", term)):
                 columns[name].append(value)
             last = us(at)
     return columns
+
+
+def configurations_of(recorder: Recorder, places: Places, window: Window, strings: Strings) -> list[list[int]]:
+    """[time, node, place of the description, whether it is joint], where a node begins to use another."""
+    return [
+        [us(at), places[node], strings.place(f"configuration of entry {index}: {describe(one)}"), int(one.is_joint)]
+        for at, node, index, one in recorder.configurations
+        if at in window and places[node]
+    ]

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lattice_core.raft import messages as m
-from lattice_core.raft.types import NodeId
-from lattice_core.sim.explain_data import Sent, Truncation, Window, names, us
+from lattice_core.raft.types import Configuration, NodeId
+from lattice_core.sim.authority import describe, halves
+from lattice_core.sim.explain_data import Places, Sent, Truncation, Window, names, us
 from lattice_core.sim.recorder import Recorder, entries_text
 
 MAX_STORIES: Final = 300
@@ -37,7 +38,7 @@ class Story:
     def add(self, at_ns: int, node: NodeId, text: str) -> None:
         self.steps.append((at_ns, node, text))
 
-    def to_json(self) -> list[Any]:
+    def to_json(self, places: Places) -> list[Any]:
         self.steps.sort(key=lambda step: step[0])
         times = [at for at, _, _ in self.steps] or [self.at_ns]
         return [
@@ -45,8 +46,8 @@ class Story:
             us(min(times)),
             us(max(times)),
             self.title,
-            list(self.nodes),
-            [[us(at), node, text] for at, node, text in self.steps],
+            [places[node] for node in self.nodes],
+            [[us(at), places[node], text] for at, node, text in self.steps],
         ]
 
 
@@ -63,6 +64,10 @@ class Mail:
         for arrivals in self._to.values():
             arrivals.sort(key=lambda item: item[:2])
 
+    def receivers(self, kind: type) -> list[NodeId]:
+        """Who got any of that kind."""
+        return sorted(to for of_kind, to in self._to if of_kind is kind)
+
     def arrived(self, kind: type, to: NodeId, from_ns: int, to_ns: int) -> Iterator[tuple[int, Any, Sent]]:
         """(arrival, message, all about it) of what reached ``to`` between the two."""
         arrivals = self._to.get((kind, to), [])
@@ -72,22 +77,28 @@ class Mail:
             yield at, one.message, one
 
 
-def elections(recorder: Recorder, mail: Mail, window: Window, voters: int) -> list[Story]:
+def elections(recorder: Recorder, mail: Mail, window: Window) -> list[Story]:
     """One for each leader of the window."""
     stories: list[Story] = []
-    majority = voters // 2 + 1
     for place, (won_ns, node, role, term, _, _) in enumerate(recorder.roles):
         if role != "leader" or won_ns not in window:
             continue
         if len(stories) == MAX_STORIES:
             break
-        stories.append(_election(recorder, mail, place, won_ns, node, term, majority, voters))
+        stories.append(_election(recorder, mail, place, won_ns, node, term))
     return stories
 
 
-def _election(
-    recorder: Recorder, mail: Mail, place: int, won_ns: int, node: NodeId, term: int, majority: int, voters: int
-) -> Story:
+def _majority(recorder: Recorder, node: NodeId, at_ns: int) -> str:
+    """ "3 of 5", of the voters in the configuration that ``node`` uses then; both halves of a joint one."""
+    used = [one for at, who, _, one in recorder.configurations if who == node and at <= at_ns]
+    if not used:
+        return "enough"
+    return " and ".join(f"{len(half) // 2 + 1} of {len(half)}" for half in halves(used[-1]))
+
+
+def _election(recorder: Recorder, mail: Mail, place: int, won_ns: int, node: NodeId, term: int) -> Story:
+    majority = _majority(recorder, node, won_ns)
     story = Story(won_ns, f"n{node} is elected leader of term {term}", (node,))
     stood_ns = asked_ns = won_ns
     for at, who, role, its_term, _, reason in reversed(recorder.roles[:place]):
@@ -116,9 +127,7 @@ def _election(
     ]
     if willing:
         askers = names(sorted({sender for _, sender in willing}))
-        story.steps.insert(
-            0, (willing[-1][0], node, f"{askers} would. With itself that is a majority: {majority} of {voters} do.")
-        )
+        story.steps.insert(0, (willing[-1][0], node, f"{askers} would. With itself that is a majority: {majority} do."))
     given = [node]
     for at, answer, _ in mail.arrived(m.VoteResponse, node, stood_ns, won_ns + _AFTER_NS):
         if answer.term != term or answer.sender in given:
@@ -128,7 +137,7 @@ def _election(
         late = ", too late to matter" if at > won_ns else ""
         verdict = "gives its vote" if answer.granted else "refuses its vote"
         story.add(at, answer.sender, f"n{answer.sender} {verdict} in term {term}{late}.")
-    votes = f"{majority} of {voters} votes" if voters > 1 else "its own vote, which is enough"
+    votes = f"{majority} votes" if majority != "1 of 1" else "its own vote, which is enough"
     story.add(
         won_ns,
         node,
@@ -150,7 +159,7 @@ def _election(
 
 def _stands(mail: Mail, node: NodeId, term: int, at: int, reason: str, won_ns: int) -> str:
     text = f"n{node} starts term {term} ({reason}), votes for itself and asks the others for their vote."
-    for peer in range(1, 10):
+    for peer in mail.receivers(m.VoteRequest):
         for _, request, _ in mail.arrived(m.VoteRequest, peer, at, won_ns + _AFTER_NS):
             if request.sender == node and request.term == term:
                 end = f"{request.last_log_index} (term {request.last_log_term})" if request.last_log_index else "0"
@@ -248,6 +257,34 @@ def catch_ups(sent: Sequence[Sent], mail: Mail, told: Sequence[Story]) -> list[S
         story.add(done_ns, leader, text)
         stories.append(story)
     return stories
+
+
+def changes(recorder: Recorder, window: Window) -> list[Story]:
+    """One for each configuration that a leader appended: who uses it from when on, and when it is committed."""
+    begun: dict[tuple[int, Configuration], Story] = {}
+    before: dict[NodeId, Configuration] = {}
+    for at, node, index, configuration in recorder.configurations:
+        story = begun.get((index, configuration))
+        if story is not None:
+            if at - story.at_ns <= _AFTER_NS:
+                story.add(at, node, f"n{node} has it in its log, and uses it.")
+        elif at in window and index and node in before and len(begun) < MAX_STORIES:
+            story = Story(at, f"n{node} appends a configuration: {describe(configuration)}", (node,))
+            needs = " and ".join(f"{len(half) // 2 + 1} of {len(half)}" for half in halves(configuration))
+            kind = "joint: both majorities decide" if configuration.is_joint else "in force at once"
+            story.add(
+                at, node, f"n{node} appends entry {index}, {describe(configuration)}: {kind}, {needs} (section 6)."
+            )
+            begun[index, configuration] = story
+        before[node] = configuration
+    for (index, _), story in begun.items():
+        node = story.nodes[0]
+        done = next(
+            (at for at, who, upto, _ in recorder.commits if who == node and at >= story.at_ns and upto >= index), None
+        )
+        if done is not None and done - story.at_ns <= _AFTER_NS:
+            story.add(done, node, f"n{node} knows that it is committed.")
+    return list(begun.values())
 
 
 def _conflicts(

@@ -10,13 +10,14 @@ const drawOverview = () => {
       const lane = D.lanes[node - 1], y = 4 + row * (node - 1);
       lane.forEach((one, i) => {
         const a = overX(Math.max(one[0], FROM)), b = overX(i + 1 < lane.length ? lane[i + 1][0] : TO), leader = one[1] === ROLE.leader;
+        if (isAbsent(one)) return;
         ctx.fillStyle = isDown(one) ? C.down : leader ? deep(one[2]) : tint(one[2]);
         ctx.fillRect(a, y + 1, Math.max(b - a, 0.6), row - 2);
         if (!isDown(one) && !leader) { ctx.fillStyle = band(one[2]); ctx.fillRect(a, y + row / 2 - 1, Math.max(b - a, 0.6), 2); }
       });
       ctx.fillStyle = C.cut;
       for (const [a, b, who] of D.cuts) if (who === node) ctx.fillRect(overX(Math.max(a, FROM)), y + row - 3, Math.max(overX(Math.min(b, TO)) - overX(Math.max(a, FROM)), 1), 2);
-      text(ctx, "n" + node, 50, y + row / 2, C.soft, `${Math.min(11, row)}px ${FONT}`);
+      text(ctx, named(node), 46, y + row / 2, C.soft, `${Math.min(11, row)}px ${FONT}`);
     }
     text(ctx, "all", 14, (H - 16) / 2, C.soft, `11px ${FONT}`);
     for (const [at] of D.truncations) { ctx.fillStyle = C.kinds[5]; ctx.fillRect(overX(at) - 1, 2, 2, H - 20); }
@@ -41,16 +42,17 @@ const drawLogs = () => {
   const states = logs.map((_, i) => laneAt(i + 1, time));
   let leader = -1;
   states.forEach((one, i) => { if (one[1] === ROLE.leader && (leader < 0 || one[2] > states[leader][2])) leader = i; });
-  const right = Math.max(...logs.map(lastOf)), columns = Math.floor((W - LABEL - 106) / cell), first = Math.max(1, right - columns + 1);
+  const right = Math.max(...logs.map((log, i) => isAbsent(states[i]) ? 0 : lastOf(log))), columns = Math.floor((W - LABEL - 106) / cell), first = Math.max(1, right - columns + 1);
   ctx.textAlign = "center";
   const label = right > 999 ? 4 : right > 99 ? 2 : 1;
   for (let index = first; index <= right; index++) {
     if ((right - index) % label === 0) text(ctx, String(index), LABEL + (index - first + 0.5) * cell, 13, C.soft, `10.5px ${FONT}`);
   }
   logs.forEach((log, i) => {
+    if (isAbsent(states[i])) return;
     const y = 24 + row * i, down = isDown(states[i]), last = lastOf(log), high = Math.min(row - 4, 24);
     ctx.textAlign = "left"; ctx.globalAlpha = down ? 0.4 : 1;
-    text(ctx, "n" + (i + 1), 14, y + row / 2, C.ink, `700 13px ${FONT}`);
+    text(ctx, named(i + 1), 14, y + row / 2, C.ink, `700 13px ${FONT}`);
     if (i === leader) crown(ctx, 48, y + row / 2, 0.85, vivid(states[i][2]));
     const top = y + (row - high) / 2;
     for (let index = Math.max(first, log.offset + 1); index <= last; index++) {
@@ -75,10 +77,10 @@ const drawLogs = () => {
 // ---- what is under the pointer -------------------------------------------------------------------------
 const laneTip = (node, one, until) => {
   const [at, role, term, leader, reason] = one, length = `From ${seconds(at)} to ${seconds(until)}: ${span(until - at)}.`;
-  if (isDown(one)) return [`n${node} ${role === ROLE.refuses ? "refuses to start" : "is down"}`, S[reason] + ".", length];
+  if (isDown(one)) return [`${named(node)} ${role === ROLE.refuses ? "refuses to start" : "is down"}`, S[reason] + ".", length];
   const what = ["is a follower", "asks whether it would be elected", "is a candidate", "leads"][role];
   const whom = role === 0 ? (leader ? ` Its leader is n${leader}.` : " It knows no leader yet.") : "";
-  return [`n${node} ${what} in term ${term}`, `Why: ${S[reason]}.${whom}`, length];
+  return [`${named(node)} ${what} in term ${term}`, `Why: ${S[reason]}.${whom}`, length];
 };
 const near = (x, y, [a, b, c, d]) => {
   const length = (c - a) ** 2 + (d - b) ** 2, part = length ? Math.min(1, Math.max(0, ((x - a) * (c - a) + (y - b) * (d - b)) / length)) : 0;
@@ -163,7 +165,7 @@ over.addEventListener("pointerdown", (event) => { over.setPointerCapture(event.p
 over.addEventListener("pointermove", (event) => { if (event.buttons) goOver(event); });
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT" && event.key === " ") return;
-  const step = view.width * (event.shiftKey ? 0.6 : 0.15), kinds = { e: "election", r: "repair", c: "crash", v: "violation" };
+  const step = view.width * (event.shiftKey ? 0.6 : 0.15), kinds = { e: "election", r: "repair", c: "crash", m: "membership", v: "violation" };
   const keys = {
     ArrowLeft: () => look(view.from - step, view.width), ArrowRight: () => look(view.from + step, view.width),
     ArrowUp: () => zoom(0.7), ArrowDown: () => zoom(1 / 0.7), "+": () => zoom(0.7), "=": () => zoom(0.7), "-": () => zoom(1 / 0.7),
@@ -201,7 +203,7 @@ const go = (event) => {
 const tellStory = (event, found) => {
   const panel = $("story"), of = EVENTS.filter((one) => one.kind === event.kind);
   panel.replaceChildren(); panel.hidden = false;
-  const head = make("h2", null, panel), name = { election: "Election", repair: "Log repair", "catch-up": "Catching up", crash: "Crash", violation: "Violation" };
+  const head = make("h2", null, panel), name = { election: "Election", repair: "Log repair", "catch-up": "Catching up", membership: "Membership change", crash: "Crash", violation: "Violation" };
   make("span", `${name[event.kind]} ${of.indexOf(event) + 1} of ${of.length}`, head);
   const ways = make("span", null, head);
   make("button", "‹", ways, { onclick: () => jump(event.kind, -1), title: "The one before", disabled: of[0] === event });
@@ -230,7 +232,7 @@ const jump = (kind, way) => {
   else next = way > 0 ? all.find((one) => one.at >= at) || all[0] : [...all].reverse().find((one) => one.at < at);
   if (next) go(next);
 };
-const JUMPS = [["First election", "election", true], ["Next election", "election"], ["Next log repair", "repair"], ["Next catching up", "catch-up"], ["Next crash", "crash"], ["Violation", "violation", true]];
+const JUMPS = [["First election", "election", true], ["Next election", "election"], ["Next log repair", "repair"], ["Next catching up", "catch-up"], ["Next crash", "crash"], ["Next membership change", "membership"], ["Violation", "violation", true]];
 const buildPanel = () => {
   for (const [name, kind, first] of JUMPS) {
     const all = EVENTS.filter((one) => one.kind === kind);
@@ -253,11 +255,12 @@ const buildPanel = () => {
     $("notice").hidden = false;
     $("notice").textContent = `This run is too long for one page. Here are ${seconds(FROM, 1)} to ${seconds(TO, 1)} of its ${seconds(D.end, 1)}.`;
   }
-  const rows = [["Seed", String(D.seed)], ["Nodes", String(N)], ["Simulated", seconds(D.end, 1) + (D.healed === null ? "" : `, healed from ${seconds(D.healed, 1)} on`)],
+  const rows = [["Seed", String(D.seed)], ["Nodes", D.nodes === N ? String(N) : `${D.nodes} at first; ${N} servers on this page`], ["Simulated", seconds(D.end, 1) + (D.healed === null ? "" : `, healed from ${seconds(D.healed, 1)} on`)],
     ["Trace hash", D.hash], ["Elections", String(D.elections)], ["Writes", `${D.writes} acknowledged, of ${D.operations} operations`],
     ["Network", `${D.settings.delay[0] + D.settings.delay[1]} µs on average` + (D.settings.drop ? `, ${+(D.settings.drop * 100).toPrecision(2)} % lost` : "") + (D.settings.duplicate ? `, ${+(D.settings.duplicate * 100).toPrecision(2)} % doubled` : "")],
     ["Timeouts", `election ${D.settings.election.join("–")} ms, heartbeat ${D.settings.heartbeat} ms`]];
   if (D.plant) rows.push(["Planted bug", D.plant]);
+  if (D.membership.length) rows.push(["Membership", D.membership.map(([what, count]) => `${what} ${count}`).join(", ")]);
   rows.push(["Faults", D.faults.length ? D.faults.map(([kind, count]) => `${kind} ${count}`).join(", ") : "none"]);
   for (const [name, what] of rows) { make("dt", name, $("run")); make("dd", what, $("run")); }
   GROUPS.forEach((group, i) => {
@@ -286,6 +289,7 @@ const buildPanel = () => {
   sign("color:var(--good);font-weight:600", "▏17", "knows that all up to 17 is committed");
   sign("color:var(--conflict);font-weight:700", "◆ ✂", "drops entries: log repair");
   if (D.notes.length) sign("color:var(--snapshot)", "■", "takes or installs a snapshot");
+  if (D.configurations.length) sign("color:var(--timeout)", "◆", "uses another configuration");
   sign("color:var(--fault)", "▼", "a fault strikes");
   sign("color:var(--ink)", "→ ×", "this message is lost");
 };

@@ -3,7 +3,8 @@
 Each check keeps just enough to be cheap: it is asked only where something changed. Section numbers are
 the Raft paper's; the five properties of its Figure 3 are all here.
 
-* Election Safety: at most one leader a term (5.2), and one vote a term from each server, over restarts.
+* Election Safety: at most one leader a term (5.2), elected by real votes of a quorum, and one vote a term from each
+  server, over restarts.
 * Log Matching: an index and a term name one payload and one predecessor, everywhere (5.3).
 * Leader Completeness: a new leader has every entry committed in earlier terms (5.4).
 * State Machine Safety: what one server applies at an index, every server applies there (5.4.3), and the
@@ -12,105 +13,21 @@ the Raft paper's; the five properties of its Figure 3 are all here.
   match indices never within its term (SAFETY 14).
 * Durability: what is committed is on the disks of a quorum, judged by what the simulated disks have
   synced and not by what the core believes (SAFETY 13, 24); what was synced is recovered.
+* One membership authority (section 6): votes and commits count in the configuration that is newest in the log they
+  are about, in both halves of a joint one, and learners never (SAFETY 32, 34, 36, 37); no two configurations that
+  may decide at the same time have quorums that miss each other (33); there is one sequence of committed
+  configurations, and snapshots carry it (25).
 
 A check that fails raises :class:`Violation`, which ends the run.
 """
 
 from __future__ import annotations
 
-from lattice_core.raft import quorum
 from lattice_core.raft.log import RaftLog
-from lattice_core.raft.ready import Persist
-from lattice_core.raft.types import Configuration, Entry, HardState, NodeId, RecoveredState
-
-
-class Violation(Exception):
-    """A property does not hold. ``check`` is its short name."""
-
-    def __init__(self, check: str, message: str) -> None:
-        super().__init__(f"{check}: {message}")
-        self.check = check
-        self.message = message
-
-
-class DurableLog:
-    """What one node's disk holds: terms by index, and term and vote. Fed by completed syncs.
-
-    One group of writes may be under way; it is one frame of the log, so a crash keeps all of it or nothing.
-    """
-
-    __slots__ = ("_under_way", "base", "hard_state", "terms")
-
-    def __init__(self) -> None:
-        self.base = 0
-        """``terms`` begin after this index; what is before it is in a snapshot."""
-        self.terms: list[int] = []
-        self.hard_state = HardState()
-        self._under_way: list[Persist] = []
-
-    def written(self, group: list[Persist]) -> None:
-        self._under_way = group
-
-    def synced(self) -> None:
-        """The group under way is durable."""
-        for persist in self._under_way:
-            self._apply(persist)
-        self._under_way = []
-
-    def _apply(self, persist: Persist) -> None:
-        if persist.hard_state is not None:
-            self.hard_state = persist.hard_state
-        snapshot = persist.snapshot
-        if snapshot is not None and snapshot.last_included_index > self.base:
-            # Kept only where the boundary entry is the same (section 7).
-            index = snapshot.last_included_index
-            cut = persist.truncate_from is not None and persist.truncate_from <= index
-            keep = not cut and self.holds(index, snapshot.last_included_term)
-            self.terms = self.terms[index - self.base :] if keep else []
-            self.base = index
-        if persist.truncate_from is not None:
-            del self.terms[max(0, persist.truncate_from - self.base - 1) :]
-        if persist.entries:
-            self.terms.extend(entry.term for entry in persist.entries if entry.index > self.base)
-
-    def require_recovered(self, node: NodeId, state: RecoveredState) -> None:
-        """``state`` must be what was synced, or that and the whole group under way. Raises Violation."""
-        synced = f"{self._text()} and {self.hard_state}"
-        if not self._is(state):
-            self.synced()
-            if not self._is(state):
-                start = state.snapshot.last_included_index if state.snapshot is not None else 0
-                terms = [entry.term for entry in state.entries]
-                raise Violation(
-                    "recovery",
-                    f"n{node} had synced {synced}, with {self._text()} and {self.hard_state} under way, and "
-                    f"recovers {len(terms)} entries after {start} with terms ...{terms[-4:]} and {state.hard_state}",
-                )
-        self._under_way = []
-        self.base = state.snapshot.last_included_index if state.snapshot is not None else 0
-        self.terms = [entry.term for entry in state.entries]
-
-    def _is(self, state: RecoveredState) -> bool:
-        start = state.snapshot.last_included_index if state.snapshot is not None else 0
-        terms = [entry.term for entry in state.entries]
-        # The snapshot recovered from may be older than the last mark (the newest file is damaged), or newer
-        # (it was published, and the mark not yet written): compare where both speak.
-        mine = self.terms[max(0, start - self.base) :]
-        found = terms[max(0, self.base - start) :]
-        if found != mine:
-            return False
-        # A snapshot that is newer than the log brings its term along, without a vote: whatever vote was on its
-        # way to the disk was answered to nobody.
-        brought = HardState(state.snapshot.last_included_term, None) if start > self.base and state.snapshot else None
-        return state.hard_state in (self.hard_state, brought)
-
-    def holds(self, index: int, term: int) -> bool:
-        if index <= self.base:
-            return True  # in a snapshot, and so committed
-        return index <= self.base + len(self.terms) and self.terms[index - self.base - 1] == term
-
-    def _text(self) -> str:
-        return f"{len(self.terms)} entries after {self.base} with terms ...{self.terms[-4:]}"
+from lattice_core.raft.types import Configuration, Entry, HardState, NodeId, RecoveredState, SnapshotMeta
+from lattice_core.sim.authority import InForce, always_meet, decides, describe, halves
+from lattice_core.sim.durable import DurableLog
+from lattice_core.sim.violation import Violation
 
 
 class Invariants:
@@ -119,9 +36,13 @@ class Invariants:
     def __init__(self, configuration: Configuration) -> None:
         self.configurations = [(0, configuration)]
         """Every committed configuration: there is one membership at each index."""
+        self._first = InForce(0, configuration, None)
+        self._undecided: list[InForce] = []
+        """Configurations that were appended somewhere, of entries that were not committed when last looked at."""
         self._leaders: dict[int, NodeId] = {}
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
-        self._entries: dict[tuple[int, int], tuple[int, object]] = {}
+        self._entries: dict[tuple[int, int], tuple[int, object, InForce | None]] = {}
+        """By index and term: the term before, the payload, and what is in force there."""
         self._committed: list[Entry] = []
         self._committed_terms: list[tuple[int, int]] = []  # (term of the committing leader, last index), both rising
         self._hashes: dict[int, int] = {}
@@ -132,12 +53,15 @@ class Invariants:
     def committed_index(self) -> int:
         return len(self._committed)
 
+    # ---- elections ----------------------------------------------------------------------------------
+
     def leader_elected(self, node: NodeId, term: int, log: RaftLog) -> None:
         """``log`` is the new leader's. What is compacted there was committed."""
         other = self._leaders.setdefault(term, node)
         if other != node:
             raise Violation("election-safety", f"n{other} and n{node} both lead term {term}")
         self.elections += 1
+        self._require_votes(node, term, log)
         for committed_term, index in reversed(self._committed_terms):
             if committed_term < term:
                 wanted = self._committed[index - 1].term
@@ -149,29 +73,59 @@ class Invariants:
                         f"committed in term {committed_term} (it has term {found} there)",
                     )
                 break
+        self.uses_newest(node, log.configuration, log)
+
+    def _require_votes(self, node: NodeId, term: int, log: RaftLog) -> None:
+        in_force = self.in_force(log.last_index, log.last_term)
+        if in_force is None:
+            return
+        members = in_force.configuration.all_voters
+        given = {voter for voter in members if self._votes.get((voter, term)) == node}
+        if self.disks[node].hard_state == HardState(term, node):
+            given.add(node)
+        if not decides(in_force.configuration, given):
+            raise Violation(
+                "election-safety",
+                f"n{node} leads term {term} by the votes of {_names(given & members)}; "
+                f"in its log the voters are {_voters(in_force.configuration)}",
+            )
 
     def voted(self, node: NodeId, term: int, candidate: NodeId) -> None:
         other = self._votes.setdefault((node, term), candidate)
         if other != candidate:
             raise Violation("one-vote-a-term", f"n{node} voted for n{other} and for n{candidate} in term {term}")
 
-    def appended(self, node: NodeId, entries: tuple[Entry, ...], previous_term: int) -> None:
+    # ---- logs ---------------------------------------------------------------------------------------
+
+    def appended(self, node: NodeId, entries: tuple[Entry, ...], previous_term: int, commit_index: int) -> None:
+        """``node``, which knows that all up to ``commit_index`` is committed, has ``entries`` in its log."""
         known = self._entries
+        in_force: InForce | None = None
+        looked = False
         for entry in entries:
             payload = entry.payload
             found = known.get((entry.index, entry.term))
             if found is None:
-                known[entry.index, entry.term] = (previous_term, payload)
+                if not looked:
+                    in_force = self.in_force(entry.index - 1, previous_term)
+                if type(payload) is Configuration:
+                    in_force = self._lengthened(node, entry.index, payload, in_force, commit_index)
+                known[entry.index, entry.term] = (previous_term, payload, in_force)
             elif found[0] != previous_term or (found[1] is not payload and found[1] != payload):
                 raise Violation(
                     "log-matching",
                     f"n{node} has an entry {entry.index} of term {entry.term} that differs from another's, "
                     f"or follows another predecessor (terms {found[0]} and {previous_term})",
                 )
+            else:
+                in_force = found[2]
+            looked = True
             previous_term = entry.term
 
-    def committed(self, node: NodeId, term: int, entries: tuple[Entry, ...], configuration: Configuration) -> None:
-        """``node`` hands out ``entries`` as committed."""
+    def committed(self, node: NodeId, term: int, entries: tuple[Entry, ...], decided_at: tuple[int, int]) -> None:
+        """``node`` hands out ``entries`` as committed. ``decided_at`` is index and term of the entry that its log ended
+        with when that was decided: a leader that commits a joint configuration appends the final one at once, which
+        has no part in it."""
         committed = self._committed
         for entry in entries:
             if entry.index <= len(committed):
@@ -194,13 +148,86 @@ class Invariants:
                 self._committed_terms[-1] = (self._committed_terms[-1][0], last.index)
             else:
                 self._committed_terms.append((term, last.index))
-            holders = {number for number, disk in self.disks.items() if disk.holds(last.index, last.term)}
-            if not quorum.is_quorum(configuration, holders):
+            self._require_durable(node, last, decided_at)
+
+    def _require_durable(self, node: NodeId, last: Entry, decided_at: tuple[int, int]) -> None:
+        in_force = self.in_force(*decided_at)
+        configuration = in_force.configuration if in_force is not None else self.configurations[-1][1]
+        disks = self.disks
+        holders = {
+            number
+            for number in configuration.all_voters
+            if number in disks and disks[number].holds(last.index, last.term)
+        }
+        if not decides(configuration, holders):
+            raise Violation(
+                "durability",
+                f"n{node} commits entry {last.index} of term {last.term}, which only {_names(holders)} "
+                f"of the voters {_voters(configuration)} {'has' if len(holders) < 2 else 'have'} on disk",
+            )
+
+    # ---- membership ---------------------------------------------------------------------------------
+
+    def in_force(self, index: int, term: int) -> InForce | None:
+        """What is in force in a log that ends with this entry; None: nobody has appended such an entry."""
+        if index == 0:
+            return self._first
+        found = self._entries.get((index, term))
+        return found[2] if found is not None else None
+
+    def _lengthened(
+        self, node: NodeId, index: int, configuration: Configuration, before: InForce | None, commit_index: int
+    ) -> InForce | None:
+        """A configuration is in a log for the first time: its leader's. All that it does not know to be settled may
+        still decide, back to the newest that it knows to be committed."""
+        if before is None:
+            return None
+        earlier: InForce | None = before
+        mine = halves(configuration)
+        while earlier is not None:
+            if not always_meet(mine, halves(earlier.configuration)):
                 raise Violation(
-                    "durability",
-                    f"n{node} commits entry {last.index} of term {last.term}, which only "
-                    f"{', '.join(f'n{holder}' for holder in sorted(holders)) or 'nobody'} has on disk",
+                    "membership-authority",
+                    f"n{node} appends the voters {_voters(configuration)} as entry {index} while those of entry "
+                    f"{earlier.index}, {_voters(earlier.configuration)}, may still decide: both could at once",
                 )
+            earlier = earlier.before if earlier.index > commit_index else None
+        added = InForce(index, configuration, before)
+        self._undecided.append(added)
+        return added
+
+    def uses_newest(self, node: NodeId, configuration: Configuration, log: RaftLog) -> None:
+        """A leader decides by ``configuration``: it must be the newest in its log."""
+        in_force = self.in_force(log.last_index, log.last_term)
+        if in_force is not None and in_force.configuration != configuration:
+            raise Violation(
+                "membership",
+                f"n{node} leads by {describe(configuration)}; the newest configuration in its log, of entry "
+                f"{in_force.index}, has {describe(in_force.configuration)}",
+            )
+
+    def possible_configurations(self) -> list[Configuration]:
+        """Those by which something may be decided from now on, and perhaps some more."""
+        self._undecided = [one for one in self._undecided if one.index > len(self._committed)]
+        return [self.configurations[-1][1], *(one.configuration for one in self._undecided)]
+
+    def snapshot_says(self, node: NodeId, meta: SnapshotMeta) -> None:
+        """``node`` takes, installs or recovers from a snapshot of this membership."""
+        wanted = self._configuration_at(meta.last_included_index)
+        if meta.configuration != wanted:
+            raise Violation(
+                "membership",
+                f"n{node} has a snapshot at {meta.last_included_index} that says {describe(meta.configuration)}; "
+                f"in force there were {describe(wanted)}",
+            )
+
+    def _configuration_at(self, index: int) -> Configuration:
+        for at, configuration in reversed(self.configurations):
+            if at <= index:
+                return configuration
+        raise AssertionError("the first configuration is at index 0")
+
+    # ---- states -------------------------------------------------------------------------------------
 
     def applied(self, node: NodeId, index: int, state_hash: int) -> None:
         other = self._hashes.setdefault(index, state_hash)
@@ -214,17 +241,14 @@ class Invariants:
         self.disks[node].require_recovered(node, state)
         snapshot = state.snapshot
         if snapshot is not None and snapshot.last_included_index > 0:
-            wanted = self._configuration_at(snapshot.last_included_index)
-            if snapshot.configuration != wanted:
-                raise Violation(
-                    "membership",
-                    f"n{node} recovers a snapshot at {snapshot.last_included_index} with voters "
-                    f"{sorted(snapshot.configuration.voters)}; in force there were {sorted(wanted.voters)}",
-                )
-        self.appended(node, state.entries, snapshot.last_included_term if snapshot is not None else 0)
+            self.snapshot_says(node, snapshot)
+        previous_term = snapshot.last_included_term if snapshot is not None else 0
+        self.appended(node, state.entries, previous_term, state.commit_hint)
 
-    def _configuration_at(self, index: int) -> Configuration:
-        for at, configuration in reversed(self.configurations):
-            if at <= index:
-                return configuration
-        raise AssertionError("the first configuration is at index 0")
+
+def _names(numbers: set[NodeId] | frozenset[NodeId]) -> str:
+    return ", ".join(f"n{number}" for number in sorted(numbers)) or "nobody"
+
+
+def _voters(configuration: Configuration) -> str:
+    return " and ".join(f"{{{_names(half)}}}" for half in halves(configuration))

@@ -1,28 +1,30 @@
 """A simulated server: the real core, log and state machine, driven by the contract of ready.py.
 
-It does what :mod:`lattice_core.server` does with asyncio, threads and gRPC, on the world's time: gathers
-proposals, hands persists to a disk that is busy for a while, applies, answers reads and clients. A crash
-throws the object's volatile half away; :meth:`SimNode.start` builds it again from the disk.
+It does what :mod:`lattice_core.server` does with asyncio, threads and gRPC, on the world's time. ``service.py`` has
+what it does for clients, ``writer.py`` its log, ``snapshots.py`` its snapshots. A crash throws the volatile half
+away; :meth:`SimNode.start` builds it again from the disk.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lattice_core.errors import Fatal, StorageDamaged, StorageFailed, UnknownCommand
-from lattice_core.kv import BatchStatus, ClientBatch, SessionLimits, StateMachine, encode_payload
+from lattice_core.kv import SessionLimits, StateMachine
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
-from lattice_core.raft.errors import Busy, NotLeader, Refused
+from lattice_core.raft.errors import Refused
+from lattice_core.raft.log import NO_CONFIGURATION
 from lattice_core.raft.messages import InstallSnapshot, Message, TimeoutNow, VoteResponse
 from lattice_core.raft.node import RaftNode
-from lattice_core.raft.ready import Persist, Ready, RoleChanged
-from lattice_core.raft.types import Entry, NodeId, Role, SnapshotMeta
+from lattice_core.raft.ready import ConfigurationChanged, Event, Ready, RoleChanged
+from lattice_core.raft.types import Configuration, Entry, NodeId, Role, SnapshotMeta
 from lattice_core.sim.disk import SimFileSystem
-from lattice_core.sim.invariants import DurableLog, Violation
+from lattice_core.sim.durable import DurableLog
 from lattice_core.sim.plan import Clock
+from lattice_core.sim.service import Service
 from lattice_core.sim.snapshots import CLUSTER_ID, SNAPSHOT_DIRECTORY, SnapshotKeeper, mark_of
+from lattice_core.sim.violation import Violation
+from lattice_core.sim.writer import Writer
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.restart import restart
 from lattice_core.storage.wal import Wal
@@ -34,36 +36,20 @@ WAL_DIRECTORY = "/data/wal"
 GARBLED_VERSION = b"\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a client asks of one node. ``reply`` is the client's method for the answer."""
-
-    client: int
-    attempt: int
-    kind: str
-    """open, write, read, lease or follower (a read, wherever it lands)."""
-    key: bytes = b""
-    batch: ClientBatch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """``status``: ok; retry (not applied, ask ``leader``); unknown (may be applied); expired."""
-
-    client: int
-    attempt: int
-    status: str
-    leader: NodeId | None = None
-    packed: bytes = b""
-    value: bytes | None = None
-
-
 class SimNode:
-    """One server of the world. ``raft`` is None while it is down."""
+    """One server of the world. ``raft`` is None while it is down.
 
-    def __init__(self, world: World, node_id: NodeId, clock: Clock) -> None:
+    Args:
+        world: where it stands.
+        node_id: its id, never used again.
+        clock: its own clock against the world's.
+        first: the configuration that its empty disk begins with.
+    """
+
+    def __init__(self, world: World, node_id: NodeId, clock: Clock, first: Configuration) -> None:
         self.world = world
         self.id = node_id
+        self.first = first
         self.fs = SimFileSystem(world.stream(f"disk-{node_id}"))
         self.disk_chance = world.stream(f"fsync-{node_id}")
         self.core_chance = world.stream(f"core-{node_id}")
@@ -79,7 +65,6 @@ class SimNode:
         )
         self.raft: RaftNode | None = None
         self.machine = StateMachine()
-        self.wal: Wal | None = None
         self.disk = DurableLog()
         world.invariants.disks[node_id] = self.disk
         self.incarnation = 0
@@ -88,22 +73,19 @@ class SimNode:
         self.flipped = False
         """A bit of its log was flipped at rest: it must refuse to start."""
         self.dead_for_good = False
+        self.joining = first is NO_CONFIGURATION
+        """It has joined, and has nothing yet."""
         self.garble_next = False
         self.slow_disk = 1.0
         self.crash_when: str | None = None
         self.snapshots = SnapshotKeeper(self)
-        self._disk_queue: deque[Persist] = deque()
-        self._disk_busy = False
-        self._proposals: list[Request] = []
-        self._gathering = False
-        self._waiters: dict[int, tuple[int, list[Request]]] = {}
-        self._reads: dict[int, Request] = {}
-        self._next_read = 0
-        self._lease_reads: list[tuple[int, Request]] = []
+        self.service = Service(self)
+        self.writer: Writer
         self._timer_at_ns = -1
-        self._lead_since_ns = 0
-        self._lead_time_ms = 0
         self._commit_seen = 0
+        self._log_end = self._log_end_before = (0, 0)
+        """Index and term of the last entry, when last looked at and the time before: what was committed since was
+        decided by the configuration in force there."""
         self._match_seen: dict[NodeId, int] = {}
         self._match_term = 0
 
@@ -130,16 +112,17 @@ class SimNode:
         machine: StateMachine | None = None
         try:
             if not (self.fs.exists(WAL_DIRECTORY) and self.fs.list_dir(WAL_DIRECTORY)):
-                first = mark_of(SnapshotMeta(0, 0, world.configuration))
+                first = mark_of(SnapshotMeta(0, 0, self.first))
                 Wal.create(
                     self.fs, WAL_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes, initial=first
                 ).close()
             begun = restart(
                 self.fs, WAL_DIRECTORY, SNAPSHOT_DIRECTORY, CLUSTER_ID, self.id, segment_bytes=segment_bytes
             )
-            self.wal, state = begun.wal, begun.state
+            state = begun.state
             if begun.snapshot_path is not None:
                 machine = self.snapshots.load(begun.snapshot_path)
+            self.snapshots.set_aside(begun.damaged_snapshots)
         except DiskFull:
             world.later(200 * MILLISECOND_NS, self._start_again, self.incarnation)
             return
@@ -147,6 +130,7 @@ class SimNode:
             if not self.flipped:
                 raise Violation("recovery", f"n{self.id} refuses a log that nobody damaged: {error}") from error
             self.dead_for_good = True
+            world.gone.add(self.id)
             world.count("damage refused")
             world.note(self.id, "refuses to start: its log is damaged")
             return
@@ -155,7 +139,9 @@ class SimNode:
                 raise Violation("recovery", f"n{self.id} cannot open its log: {error}") from error
             world.process_failed(self, str(error))
             return
-        self.flipped = False
+        if self.flipped:
+            self.flipped = False  # what was flipped does not matter
+            world.gone.discard(self.id)
         world.invariants.recovered(self.id, state)
         settings = world.plan.settings
         self.incarnation += 1
@@ -163,15 +149,11 @@ class SimNode:
         if machine is not None:
             world.invariants.applied(self.id, machine.applied_index, machine.state_hash)
         self.raft = RaftNode(self.id, self.config, state, self.core_chance, self.clock_ns)
+        self.writer = Writer(self, begun.wal)
+        self.service = Service(self)
         self._commit_seen = 0
+        self._log_end = self._log_end_before = (self.raft.last_index, self.raft.log.last_term)
         self._match_term = 0
-        self._disk_queue.clear()
-        self._disk_busy = False
-        self._proposals.clear()
-        self._gathering = False
-        self._waiters.clear()
-        self._reads.clear()
-        self._lease_reads.clear()
         self._timer_at_ns = -1
         self.garble_next = False
         self.crash_when = None
@@ -194,7 +176,6 @@ class SimNode:
         else:
             self.fs.stop()
         self.raft = None
-        self.wal = None
         self.incarnation += 1
         self.paused_until_ns = 0
 
@@ -210,53 +191,48 @@ class SimNode:
                 if type(message) is InstallSnapshot:
                     self.snapshots.send(message)
                 else:
-                    self._send(message)
+                    self.send(message)
+            writer = self.writer
             if ready.persist is not None:
-                self._disk_queue.append(ready.persist)
+                writer.waiting.append(ready.persist)
             if ready.committed:
                 self._apply(raft, ready.committed)
                 if self.raft is None:
                     return  # it has halted
             for read in ready.reads:
-                request = self._reads.pop(read.request_id, None)
-                if request is not None:
-                    self._answer_read(request)
+                self.service.released(read)
             for refused in ready.refused_reads:
-                request = self._reads.pop(refused.request_id, None)
-                if request is not None:
-                    self._answer(request, "retry", refused.leader_id)
-            if self._disk_queue and not self._disk_busy:
-                self._disk_begin()
+                self.service.refused(refused)
+            if writer.waiting and not writer.busy:
+                writer.begin()
             raft = self.raft  # a crash may have been armed for just this moment
         if raft is not None:
             self._schedule_timer(raft)
 
     def _watch(self, raft: RaftNode, ready: Ready) -> None:
         """Let the invariants see what has changed."""
-        world = self.world
-        for event in ready.events:
-            if isinstance(event, RoleChanged):
-                world.role_changed(self, event)
-                if event.role is Role.LEADER and event.leader_id == self.id:
-                    world.invariants.leader_elected(self.id, event.term, raft.log)
-                    self._lead_since_ns = self.clock_ns
-                    self._lead_time_ms = self.machine.time_ms
-                elif self._waiters and not raft.is_leader:
-                    self._disappoint_waiters(raft.leader_id)
+        world, log = self.world, raft.log
         persist = ready.persist
-        if persist is not None and world.recorder is not None:
-            world.recorder.wrote(world.now_ns, self.id, persist, raft.log)
-        if persist is not None and persist.entries:
-            first = persist.entries[0].index
-            previous = raft.log.term_at(first - 1)
-            # Entries handed over may already be truncated again in memory; then there is nothing to compare.
-            if previous is not None and raft.log.term_at(persist.entries[-1].index) == persist.entries[-1].term:
-                world.invariants.appended(self.id, persist.entries, previous)
-        commit = raft.log.commit_index
+        if persist is not None:
+            if world.recorder is not None:
+                world.recorder.wrote(world.now_ns, self.id, persist, log)
+            if persist.entries:
+                first = persist.entries[0].index
+                previous = log.term_at(first - 1)
+                # Entries handed over may already be truncated again in memory; then there is nothing to compare.
+                if previous is not None and log.term_at(persist.entries[-1].index) == persist.entries[-1].term:
+                    world.invariants.appended(self.id, persist.entries, previous, log.commit_index)
+                if self.joining:
+                    world.nemesis.joiner_fed(self)
+        self._log_end_before, self._log_end = self._log_end, (log.last_index, log.last_term)
+        for event in ready.events:
+            self._happened(raft, event)
+        commit = log.commit_index
         if commit < self._commit_seen:
             raise Violation("commit-monotonic", f"n{self.id} went back from commit {self._commit_seen} to {commit}")
         if commit > self._commit_seen and raft.is_leader:
-            world.leader_committed(self)
+            world.invariants.uses_newest(self.id, raft.configuration, log)
+            world.nemesis.leader_committed(self)
         self._commit_seen = commit
         progress = raft.progress
         if progress:
@@ -270,15 +246,31 @@ class SimNode:
                         f"n{self.id} lowered the match index of n{peer} from {seen[peer]} to {one.match_index}",
                     )
                 seen[peer] = one.match_index
-        if raft.log.last_index > commit and raft.is_leader:
-            world.leader_appended(self)
+        if log.last_index > commit and raft.is_leader:
+            world.nemesis.leader_appended(self)
 
-    def _send(self, message: Message) -> None:
+    def _happened(self, raft: RaftNode, event: Event) -> None:
+        world = self.world
+        if isinstance(event, RoleChanged):
+            world.role_changed(self, event)
+            if event.role is Role.LEADER and event.leader_id == self.id:
+                world.invariants.leader_elected(self.id, event.term, raft.log)
+                self.service.leads(self.machine.time_ms)
+            elif not raft.is_leader:
+                self.service.disappoint_waiters(raft.leader_id)
+        elif isinstance(event, ConfigurationChanged):
+            world.configuration_changed(self, event)
+            if raft.is_leader and raft.log.term_at(event.index) == raft.term:
+                world.nemesis.configuration_appended(self, event.configuration)
+        else:
+            world.count("transfers completed" if event.reason is None else "transfers given up")
+
+    def send(self, message: Message) -> None:
         if type(message) is VoteResponse and message.granted:
             self.world.invariants.voted(self.id, message.term, message.to)
-            self.world.vote_given(self, message)
+            self.world.nemesis.vote_given(self, message)
         elif type(message) is TimeoutNow:
-            self.world.timeout_now_sent(self, message.to)
+            self.world.nemesis.timeout_now_sent(self, message.to)
         self.world.transmit(message)
 
     def receive(self, message: Message) -> None:
@@ -313,96 +305,24 @@ class SimNode:
             raft.tick(self.clock_ns)
         self.pump()
 
-    # ---- the disk -----------------------------------------------------------------------------------
+    # ---- applying -----------------------------------------------------------------------------------
 
-    def _disk_begin(self) -> None:
-        """Everything that waits goes out as one group; it is durable when the fsync is over."""
-        assert self.wal is not None
-        group = list(self._disk_queue)
-        work = [persist for persist in group if persist.needs_sync]
-        if work:
-            try:
-                for persist in work:
-                    if persist.snapshot is not None:
-                        self.snapshots.publish_received(persist.snapshot)
-                self.wal.write(work)
-            except DiskFull:
-                # Nothing was written (SAFETY 19). It stays in the queue, unacknowledged, until there is room.
-                self._disk_busy = True
-                self.world.count("disk full")
-                self.world.later(100 * MILLISECOND_NS, self._disk_retry, self.incarnation)
-                return
-            except StorageFailed as error:
-                self.world.process_failed(self, str(error))
-                return
-        self.disk.written(work)
-        self._disk_queue.clear()
-        self._disk_busy = True
-        if self.crash_when == "write" and work:
-            self.crash_when = None
-            self.world.armed_crash(self)
-            return
-        settings = self.world.plan.settings
-        delay_us = settings.fsync_min_us + self.disk_chance.expovariate(1 / settings.fsync_mean_us)
-        delay_ns = int(delay_us * self.slow_disk * 1000) if work else 0
-        self.world.later(delay_ns, self._disk_done, (self.incarnation, group, bool(work)))
-
-    def _disk_retry(self, incarnation: int) -> None:
-        if incarnation == self.incarnation:
-            self._disk_busy = False
-            self._disk_begin()
-            self.pump()
-
-    def _disk_done(self, stamp: tuple[int, list[Persist], bool]) -> None:
-        incarnation, group, synced = stamp
-        if incarnation != self.incarnation:
-            return
-        if self.paused_until_ns > self.world.now_ns:
-            self.world.at(self.paused_until_ns, self._disk_done, stamp)
-            return
+    def snapshot_durable(self, meta: SnapshotMeta, *, installed: bool) -> None:
+        """The mark of a snapshot is durable; ``installed``: it came from the leader and replaces the state."""
         raft = self.raft
         assert raft is not None
-        assert self.wal is not None
-        if synced:
-            try:
-                self.wal.sync()
-            except StorageFailed as error:
-                # Never retried; nothing of this group is acknowledged; the process ends (SAFETY 18).
-                self.world.process_failed(self, str(error))
-                return
-            self.disk.synced()
-            self.world.trace(3, self.id, group[-1].sequence)
-        for persist in group:
-            for message in persist.messages:
-                self._send(message)
-            if persist.snapshot is not None:
-                self._snapshot_durable(raft, persist.snapshot, installed=persist.sequence > 0)
-        last = max(persist.sequence for persist in group)
-        if last:
-            raft.persisted(last, self.clock_ns)
-        self._disk_busy = False
-        self.pump()
-
-    def mark_snapshot(self, meta: SnapshotMeta) -> None:
-        """A snapshot was published here; its mark takes its turn in the log."""
-        self._disk_queue.append(mark_of(meta))
-        if not self._disk_busy:
-            self._disk_begin()
-
-    def _snapshot_durable(self, raft: RaftNode, meta: SnapshotMeta, *, installed: bool) -> None:
         if installed:
             self.machine = self.snapshots.install(meta)
             self.world.invariants.applied(self.id, meta.last_included_index, self.machine.state_hash)
-            self._disappoint_waiters(raft.leader_id)
+            self.service.disappoint_waiters(raft.leader_id)
             raft.applied(meta.last_included_index, self.clock_ns)
         self.snapshots.marked(meta)
 
-    # ---- applying -----------------------------------------------------------------------------------
-
     def _apply(self, raft: RaftNode, entries: tuple[Entry, ...]) -> None:
-        world, machine = self.world, self.machine
-        world.invariants.committed(self.id, raft.term, entries, raft.configuration)
+        world, machine, service = self.world, self.machine, self.service
+        world.invariants.committed(self.id, raft.term, entries, self._log_end_before)
         world.committed(self, entries)
+        results: list[Any]
         for entry in entries:
             payload = entry.payload
             if isinstance(payload, bytes):
@@ -422,102 +342,7 @@ class SimNode:
                 machine.skip(entry.index, entry.term)
                 results = []
             world.invariants.applied(self.id, entry.index, machine.state_hash)
-            waiting = self._waiters.pop(entry.index, None)
-            if waiting is not None:
-                term, requests = waiting
-                if term != entry.term:
-                    for request in requests:
-                        self._answer(request, "retry", raft.leader_id)
-                else:
-                    for request, result in zip(requests, results, strict=True):
-                        if result.status is BatchStatus.OK:
-                            self._answer(request, "ok", packed=result.packed)
-                        elif result.status is BatchStatus.EXPIRED:
-                            self._answer(request, "expired")
-                        elif result.status is BatchStatus.WINDOW:
-                            self._answer(request, "retry", raft.leader_id)
-                        else:
-                            self._answer(request, "stale")
+            service.applied(raft, entry, results)
         raft.applied(entries[-1].index, self.clock_ns)
         self.snapshots.maybe_take()
-        if self._lease_reads:
-            due = [request for index, request in self._lease_reads if index <= machine.applied_index]
-            self._lease_reads = [item for item in self._lease_reads if item[0] > machine.applied_index]
-            for request in due:
-                self._answer_read(request)
-
-    # ---- clients ------------------------------------------------------------------------------------
-
-    def request(self, request: Request) -> None:
-        """A client's request has arrived."""
-        raft = self.raft
-        assert raft is not None
-        if request.kind in ("open", "write"):
-            if not raft.is_leader:
-                self._answer(request, "retry", raft.leader_id)
-                return
-            self._proposals.append(request)
-            if not self._gathering:
-                self._gathering = True
-                self.world.later(self.world.plan.settings.gather_us * 1000, self._propose, self.incarnation)
-            return
-        if request.kind == "lease":
-            index = raft.lease_read_index(self.clock_ns)
-            if index is not None:
-                self.world.count("lease reads")
-                if index <= self.machine.applied_index:
-                    self._answer_read(request)
-                else:
-                    self._lease_reads.append((index, request))
-                return
-        if request.kind != "follower" and not raft.is_leader:
-            self._answer(request, "retry", raft.leader_id)
-            return
-        self._next_read += 1
-        try:
-            raft.read_index(self._next_read, self.clock_ns)
-        except (NotLeader, Busy):
-            self._answer(request, "retry", raft.leader_id)
-            return
-        self._reads[self._next_read] = request
-        self.pump()
-
-    def _propose(self, incarnation: int) -> None:
-        if incarnation != self.incarnation:
-            return
-        if self.paused_until_ns > self.world.now_ns:
-            self.world.at(self.paused_until_ns, self._propose, incarnation)
-            return
-        raft = self.raft
-        assert raft is not None
-        requests, self._proposals = self._proposals, []
-        self._gathering = False
-        # The log's time goes on by this leader's monotonic clock, never by a wall clock (SAFETY 50).
-        time_ms = max(self._lead_time_ms, 0) + (self.clock_ns - self._lead_since_ns) // MILLISECOND_NS
-        batches = [request.batch for request in requests if request.batch is not None]
-        try:
-            index, term = raft.propose(encode_payload(time_ms, batches), self.clock_ns)
-        except NotLeader as error:
-            for request in requests:
-                self._answer(request, "retry", error.leader_id)
-            return
-        except Busy:
-            for request in requests:
-                self._answer(request, "retry", None)
-            return
-        self._waiters[index] = (term, requests)
-        self.pump()
-
-    def _disappoint_waiters(self, leader: NodeId | None) -> None:
-        """Leadership is lost: what was proposed may or may not be committed by the next leader."""
-        for _, requests in self._waiters.values():
-            for request in requests:
-                self._answer(request, "unknown", leader)
-        self._waiters.clear()
-
-    def _answer_read(self, request: Request) -> None:
-        found = self.machine.store.get(request.key)
-        self._answer(request, "ok", value=None if found is None else found.value)
-
-    def _answer(self, request: Request, status: str, leader: NodeId | None = None, **result: Any) -> None:
-        self.world.answer(self, Answer(request.client, request.attempt, status, leader, **result))
+        service.release_lease_reads()

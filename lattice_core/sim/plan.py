@@ -1,30 +1,29 @@
 """A plan: everything that a run depends on, written out.
 
-A seed expands to a plan, and the plan alone decides the run. Faults, workload and settings are drawn
-from separate streams, so that dropping a fault changes nothing else; that is what makes a failing plan
-shrinkable: first faults, then nodes, then time.
+A seed expands to a plan (``drawing.py``), and the plan alone decides the run. It can be saved, edited, replayed and
+shrunk: fewer faults, fewer changes of membership, fewer nodes, less time.
 
-Swarm testing (Groce et al. 2012): each seed turns a random subset of the kinds of fault on, each at a random
-rate. A mix of everything all the time hides bugs: nodes that crash every second never fill a log.
-
-Times are milliseconds of the world's clock. A node is named by its number, 1 to ``nodes``; 0 means whoever
-leads at that moment.
+Times are milliseconds of the world's clock. A fault names a server by its place among those that are there at that
+moment, in order of age, counted round and round: in a cluster whose members stay the same, that is its number, 1 to
+``nodes``. 0 means whoever leads at that moment.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lattice_core.errors import InvalidRequest
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 LEADER: Final = 0
 MAX_NODES: Final = 9
-SLOW_NETWORK_US: Final = 20_000
+MAX_DRIFT_PPM: Final = 20_000
+"""Within the bound that leases assume: any two clocks differ by less than 5 % in rate."""
+MAX_SERVERS: Final = 12
+"""With those that join, and those that linger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,89 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "crash-after-vote": "a node loses power just after it has given its vote",
     "cut-after-transfer": "the leader is cut off just after it has sent TimeoutNow, but for the target",
     "delay-answers": "answers to the leader take `amount` ms longer, then it is cut off",
+    "isolate-after-change": "the leader is cut off as soon as it has appended a configuration (any; `amount` 1: one "
+    "that ends a joint one; 2: a joint one)",
+    "crash-after-change": "the leader loses power as soon as it has appended a configuration (`amount` as before)",
+    "split-joint": "as soon as a joint configuration is appended, a cut leaves the leader only one of its two "
+    "majorities (`amount` 0: the old one, 1: the new one)",
+    "crash-before-answer": "a follower loses power as soon as a configuration (`amount` as before) is on its disk, "
+    "before it says so; with `other` it is also cut off, until a while after it is back",
+    "crash-joiner": "a new server loses power `amount` ms after it began to catch up",
+    "isolate-joiner": "a new server is cut off `amount` ms after it began to catch up",
+    "cut-leaver": "a server is cut off as its removal begins, does not hear of it, and comes back with an old log",
+    "crash-leaver": "a server loses power as its removal begins, and comes back with an old log",
 }
 """Every kind of fault, with what it does."""
+
+MEMBERSHIP_FAULTS: Final = (
+    "isolate-after-change",
+    "crash-after-change",
+    "split-joint",
+    "crash-before-answer",
+    "crash-joiner",
+    "isolate-joiner",
+    "cut-leaver",
+    "crash-leaver",
+)
+"""Those that wait for a moment of a membership change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that the operator wants of the cluster from ``at_ms`` on. See :data:`CHANGE_KINDS`."""
+
+    at_ms: int
+    kind: str
+    pick: int = 0
+    """Which of those it may mean at that moment, in order of age, counted round and round."""
+    count: int = 1
+    """Servers at once, where the kind allows several."""
+    ask: str = "leader"
+    """Who is asked: ``leader`` (of the newest term), ``any`` (somebody who thinks so, deposed or not), ``all``
+    (everyone who thinks so)."""
+    linger_ms: int = 0
+    """How long a removed server goes on running, before it is stopped for good."""
+
+
+CHANGE_KINDS: Final[dict[str, str]] = {
+    "add": "a new server joins as a learner and is promoted when it has caught up",
+    "add-learner": "a new server joins and stays a learner",
+    "add-voter": "a new server is made a voter at once, with nothing in its log",
+    "promote": "a learner that stayed one becomes a voter when it has caught up",
+    "remove-follower": "a voter that does not lead is removed",
+    "remove-leader": "the leader is removed",
+    "remove-learner": "a learner is removed",
+    "remove-dead": "a voter that is dead for good is removed; if there is none, one dies first",
+    "replace": "a new server, caught up, takes a voter's place in one change",
+    "replace-dead": "the same for a voter that is dead for good",
+    "several": "`count` new servers, caught up, take the places of as many voters in one change",
+    "transfer": "leadership is handed to a voter, or to the best-placed one",
+    "transfer-astray": "leadership is to be handed to a learner, a dead, removed or unknown server, or to the leader",
+    "astray": "a change that breaks a rule is asked for, and must be refused",
+}
+"""Every kind of change, with what it does."""
+
+ASK: Final = ("leader", "any", "all")
+MAX_AT_ONCE: Final = 3
+"""The most servers that one change adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The operator's habits."""
+
+    at_once: int = 3
+    """How many changes are under way at the same time; others wait for their turn."""
+    max_servers: int = 7
+    """How many may be running, the removed that linger among them."""
+    min_voters: int = 2
+    """No change leaves fewer."""
+    patience_ms: int = 20_000
+    """A change that takes longer is given up. 0: none ever is, and after healing what is left of the list is done."""
+    lag_entries: int = 20
+    looks: int = 3
+    look_ms: int = 100
+    """A learner is promoted when it lagged at most so many entries at so many looks in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,38 +232,31 @@ class Plan:
     network: Network = Network()
     workload: Workload = Workload()
     clocks: tuple[Clock, ...] = ()
+    """One for each node; those of servers that join come from the seed."""
     faults: tuple[Fault, ...] = field(default=())
+    changes: tuple[Change, ...] = field(default=())
+    membership: Membership = Membership()
     plant: str | None = None
     """The planted bug to run with, by name; None: the product as it is."""
 
     @classmethod
-    def from_seed(cls, seed: int, *, hours: float = 0.05, nodes: int | None = None, plant: str | None = None) -> Plan:
-        """Expand ``seed``. ``nodes`` fixes their number; the same seed may then give other faults."""
-        if nodes is not None and not 1 <= nodes <= MAX_NODES:
-            raise InvalidRequest(f"the simulator runs 1 to {MAX_NODES} nodes, not {nodes}")
-        if hours <= 0:
-            raise InvalidRequest(f"simulated time must be positive, not {hours} hours")
-        draw = _stream(seed, "settings")
-        count = nodes if nodes is not None else draw.choice((3, 3, 3, 4, 5, 5, 5))
-        duration_ms = max(1000, round(hours * 3_600_000))
-        network = _network(_stream(seed, "network"))
-        settings = _settings(draw)
-        workload = _workload(_stream(seed, "workload"))
-        if network.delay_mean_us >= SLOW_NETWORK_US:
-            # One entry in flight and quick retries would only pile up: an overload, not a fault.
-            settings = dataclasses.replace(settings, max_append_bytes=1 << 20, max_inflight_appends=64)
-            workload = dataclasses.replace(workload, attempt_ms=1500)
-        return cls(
-            seed=seed,
-            nodes=count,
-            duration_ms=duration_ms,
-            settings=settings,
-            network=network,
-            workload=workload,
-            clocks=_clocks(_stream(seed, "clocks"), count),
-            faults=_faults(_stream(seed, "faults"), count, duration_ms),
-            plant=plant,
-        )
+    def from_seed(
+        cls,
+        seed: int,
+        *,
+        hours: float = 0.05,
+        nodes: int | None = None,
+        plant: str | None = None,
+        membership: str | None = None,
+    ) -> Plan:
+        """Expand ``seed``.
+
+        ``nodes`` and ``membership`` (one of ``drawing.MEMBERSHIP``) fix what the seed would decide; the same seed may
+        then give other faults. Raises InvalidRequest.
+        """
+        from lattice_core.sim.drawing import draw_plan
+
+        return draw_plan(seed, hours=hours, nodes=nodes, plant=plant, membership=membership)
 
     @property
     def callers(self) -> int:
@@ -192,10 +265,11 @@ class Plan:
 
     def to_json(self) -> str:
         document = {"lattice_plan": PLAN_VERSION, **dataclasses.asdict(self)}
-        document["faults"] = [
-            {name: value for name, value in dataclasses.asdict(fault).items() if value or name in ("at_ms", "kind")}
-            for fault in self.faults
-        ]
+        for part in ("faults", "changes"):
+            document[part] = [
+                {name: value for name, value in item.items() if value or name in ("at_ms", "kind")}
+                for item in document[part]
+            ]
         return json.dumps(document, indent=1)
 
     @classmethod
@@ -208,8 +282,10 @@ class Plan:
         if not isinstance(document, dict) or "lattice_plan" not in document:
             raise InvalidRequest(f"{source} is not a plan: there is no field lattice_plan")
         version = document.pop("lattice_plan")
-        if version != PLAN_VERSION:
-            raise InvalidRequest(f"{source} has plan version {version!r}, this program reads {PLAN_VERSION}")
+        if version == 1:  # of before membership changes
+            document.update(changes=[], membership={})
+        elif version != PLAN_VERSION:
+            raise InvalidRequest(f"{source} has plan version {version!r}, this program reads 1 to {PLAN_VERSION}")
         try:
             plan = cls(
                 seed=_int(document.pop("seed"), "seed"),
@@ -220,6 +296,8 @@ class Plan:
                 workload=_load(Workload, document.pop("workload"), "workload"),
                 clocks=tuple(_load(Clock, item, "clocks") for item in document.pop("clocks")),
                 faults=tuple(_load(Fault, item, "faults") for item in document.pop("faults")),
+                changes=tuple(_load(Change, item, "changes") for item in document.pop("changes")),
+                membership=_load(Membership, document.pop("membership"), "membership"),
                 plant=document.pop("plant", None),
             )
         except KeyError as error:
@@ -236,129 +314,20 @@ class Plan:
             raise InvalidRequest(f"{source}: nodes is {self.nodes}, must be 1 to {MAX_NODES}")
         if self.duration_ms <= 0 or len(self.clocks) != self.nodes:
             raise InvalidRequest(f"{source}: duration must be positive, and clocks one for each node")
+        places = max(self.nodes, self.membership.max_servers) if self.changes else self.nodes
         for fault in self.faults:
             if fault.kind not in FAULT_KINDS:
                 raise InvalidRequest(f"{source}: unknown kind of fault {fault.kind!r}")
-            if not (0 <= fault.node <= self.nodes and 0 <= fault.other <= self.nodes):
-                raise InvalidRequest(f"{source}: a {fault.kind} fault names a node beyond {self.nodes}")
-
-
-def _stream(seed: int, name: str) -> random.Random:
-    """A source of its own for each purpose; text seeds are hashed the same way in every process."""
-    return random.Random(f"{seed}/{name}")
-
-
-def _settings(draw: random.Random) -> Settings:
-    return Settings(
-        heartbeat_ms=draw.choice((50, 100, 100)),
-        max_append_bytes=draw.choice((1, 400, 1 << 20)),
-        max_inflight_appends=draw.choice((1, 4, 64)),
-        segment_bytes=draw.choice((64 << 10, 128 << 10)),
-        fsync_min_us=draw.choice((50, 200, 500)),
-        fsync_mean_us=draw.choice((50, 300, 5000)),
-        gather_us=draw.choice((10, 100, 2000)),
-        session_ttl_ms=draw.choice((5_000, 3_600_000, 3_600_000)),
-        snapshot_entries=draw.choice((30, 100, 200, 400)),
-        keep_entries=draw.choice((0, 5, 100)),
-    )
-
-
-def _network(draw: random.Random) -> Network:
-    delay_mean_us = draw.choice((50, 300, 300, 2000, 20_000, 80_000))
-    return Network(
-        delay_min_us=draw.choice((50, 200, 1000)),
-        delay_mean_us=delay_mean_us,
-        drop=draw.choice((0.0, 0.0, 0.001, 0.01, 0.05)),
-        duplicate=draw.choice((0.0, 0.0, 0.01, 0.1)),
-    )
-
-
-def _workload(draw: random.Random) -> Workload:
-    return Workload(
-        clients=draw.randint(3, 6),
-        keys=draw.randint(1, 6),
-        think_ms=draw.choice((200, 350, 600)),
-        lease_reads=draw.choice((0.0, 0.3, 0.9)),
-        pinned_readers=draw.choice((0, 1, 2)),
-        value_bytes=draw.choice((0, 0, 600, 3000)),
-        follower_reads=draw.choice((0.0, 0.2, 0.5)),
-        attempt_ms=draw.choice((300, 700, 1500)),
-    )
-
-
-def _clocks(draw: random.Random, nodes: int) -> tuple[Clock, ...]:
-    # Within the bound that leases assume: any two differ by less than 5 % in rate.
-    drifting = draw.random() < 0.5
-    return tuple(
-        Clock(draw.randint(0, 100_000_000), draw.randint(-20_000, 20_000) if drifting else 0) for _ in range(nodes)
-    )
-
-
-_LASTING: Final = {
-    "crash": (50, 5000),
-    "stop": (50, 5000),
-    "crash-all": (50, 3000),
-    "pause": (50, 4000),
-    "isolate": (300, 6000),
-    "split": (300, 6000),
-    "one-way": (300, 6000),
-    "deaf": (300, 4000),
-    "bridge": (500, 6000),
-    "slow-link": (300, 8000),
-    "slow-disk": (500, 8000),
-    "enospc": (300, 5000),
-    "isolate-after-append": (300, 4000),
-    "crash-after-append": (50, 3000),
-    "crash-in-write": (50, 3000),
-    "isolate-after-commit": (300, 4000),
-    "isolate-after-election": (300, 3000),
-    "crash-after-election": (50, 2000),
-    "crash-after-vote": (10, 600),
-    "cut-after-transfer": (300, 3000),
-    "delay-answers": (500, 4000),
-    "eio": (50, 2000),
-    "garble": (50, 2000),
-    "bit-flip": (50, 500),
-}
-
-
-def _faults(draw: random.Random, nodes: int, duration_ms: int) -> tuple[Fault, ...]:
-    kinds = [kind for kind in FAULT_KINDS if draw.random() < 0.45]
-    # Each run also has calm stretches in it: faults come in waves.
-    faults: list[Fault] = []
-    flips_left = (nodes - 1) // 2
-    for kind in kinds:
-        gap_ms = draw.choice((4_000, 10_000, 30_000)) * (10 if kind == "crash-all" else 1)
-        at_ms = draw.expovariate(1 / gap_ms)
-        while at_ms < duration_ms:
-            fault = _fault(draw, kind, int(at_ms), nodes)
-            at_ms += draw.expovariate(1 / gap_ms)
-            if kind == "bit-flip":
-                # At most a minority may lose its log for good: what is gone on a quorum is gone.
-                if flips_left == 0:
-                    continue
-                flips_left -= 1
-            faults.append(fault)
-    faults.sort(key=lambda fault: (fault.at_ms, fault.kind))
-    return tuple(faults)
-
-
-def _fault(draw: random.Random, kind: str, at_ms: int, nodes: int) -> Fault:
-    low, high = _LASTING.get(kind, (0, 0))
-    node = draw.randint(1, nodes)
-    other = draw.randint(1, nodes)
-    if kind in ("isolate", "crash", "stop", "pause", "slow-disk", "deaf") and draw.random() < 0.4:
-        node = LEADER
-    if kind == "delay-answers":
-        node = LEADER
-    amount = {
-        "slow-link": float(draw.choice((20, 100, 400, 1200))),
-        "slow-disk": float(draw.choice((5, 50, 500))),
-        "delay-answers": float(draw.choice((100, 400, 800))),
-        "isolate-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
-        "crash-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
-    }.get(kind, 0.0)
-    return Fault(at_ms, kind, node, other, draw.randint(low, high) if high else 0, amount)
+            if not (0 <= fault.node <= places and 0 <= fault.other <= places):
+                raise InvalidRequest(f"{source}: a {fault.kind} fault names a node beyond {places}")
+        for change in self.changes:
+            if change.kind not in CHANGE_KINDS:
+                raise InvalidRequest(f"{source}: unknown kind of change {change.kind!r}")
+            if change.ask not in ASK or not 1 <= change.count <= MAX_AT_ONCE or min(change.at_ms, change.pick) < 0:
+                raise InvalidRequest(f"{source}: a {change.kind} change is out of range")
+        habits = self.membership
+        if min(habits.at_once, habits.min_voters, habits.looks, habits.look_ms) < 1 or habits.max_servers > MAX_SERVERS:
+            raise InvalidRequest(f"{source}: membership is out of range")
 
 
 def _int(value: Any, name: str) -> int:

@@ -25,6 +25,7 @@ from lattice_core.raft.node import RaftNode
 from lattice_core.raft.progress import Progress
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import HardState
+from lattice_core.sim import membership_plants as membership
 from lattice_core.storage import wal as wal_module
 from lattice_core.storage.wal import Wal
 
@@ -253,21 +254,29 @@ PLANTS: Final[dict[str, Plant]] = {
     "stale-completion-counted": Plant(
         "an fsync's completion vouches for whatever is in the log", _stale_completion_counted
     ),
+    "membership-on-apply": Plant(
+        "a configuration takes effect when it is applied, not when it is appended", membership.membership_on_apply
+    ),
+    "configuration-survives-truncation": Plant(
+        "a configuration stays in force when its entry is truncated", membership.configuration_survives_truncation
+    ),
+    "learner-counted": Plant("a learner counts in quorums", membership.learner_counted),
+    "joint-one-majority": Plant("a joint configuration asks the new voters only", membership.joint_one_majority),
+    "second-change-at-once": Plant("a change begins while another is pending", membership.second_change_at_once),
+    "removed-leader-counts-itself": Plant(
+        "a leader that removed itself counts its own copy", membership.removed_leader_counts_itself
+    ),
+    "joint-never-left": Plant(
+        "a new leader does not finish the joint configuration it finds", membership.joint_never_left
+    ),
 }
 """Every planted bug by name."""
-
-WAITING: Final[dict[str, str]] = {
-    "membership-on-apply": "waits for membership changes in the simulator (issue 5)",
-}
-"""Bugs of SAFETY.md that join when what they need has landed."""
 
 
 def require_known(name: str | None) -> None:
     """Raise InvalidRequest, one line, for a name that is no planted bug."""
     if name is None or name in PLANTS:
         return
-    if name in WAITING:
-        raise InvalidRequest(f"the planted bug {name} cannot be switched on yet: it {WAITING[name]}")
     raise InvalidRequest(f"there is no planted bug {name!r}; known: {', '.join(PLANTS)}")
 
 

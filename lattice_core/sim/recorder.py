@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from lattice_core.raft.log import RaftLog
 from lattice_core.raft.messages import AppendEntries, Message
 from lattice_core.raft.ready import Persist, RoleChanged
-from lattice_core.raft.types import Entry, NodeId
+from lattice_core.raft.types import Configuration, Entry, NodeId
 from lattice_core.sim.plan import Fault
 
 DEFAULT_LIMIT = 50_000
@@ -93,6 +93,10 @@ class Recorder:
     """(time, node, term, offset, the terms of its log after ``offset``): what it has recovered."""
     downs: list[tuple[int, NodeId, bool]] = field(default_factory=list)
     """(time, node, whether power was lost)."""
+    configurations: list[tuple[int, NodeId, int, Configuration]] = field(default_factory=list)
+    """(time, node, index of its entry, what is in force there from then on)."""
+    ends: list[tuple[int, NodeId]] = field(default_factory=list)
+    """(time, node): it is stopped for good, and taken away."""
     pauses: list[tuple[int, int, NodeId]] = field(default_factory=list)
     """(from, to, node)."""
     writes: list[tuple[int, NodeId, int | None, int, Runs]] = field(default_factory=list)
@@ -132,11 +136,18 @@ class Recorder:
     def up(self, now_ns: int, node: NodeId, term: int, log: RaftLog) -> None:
         runs = runs_of(log.between(log.first_index, log.last_index))
         self.ups.append((now_ns, node, term, log.offset, runs))
+        self.configured(now_ns, node, log.configuration_index, log.configuration)
         if now_ns < self.from_ns:
             self.logs[node] = LogShape(log.offset, runs)
 
     def down(self, now_ns: int, node: NodeId, *, power_lost: bool) -> None:
         self.downs.append((now_ns, node, power_lost))
+
+    def configured(self, now_ns: int, node: NodeId, index: int, configuration: Configuration) -> None:
+        self.configurations.append((now_ns, node, index, configuration))
+
+    def gone(self, now_ns: int, node: NodeId) -> None:
+        self.ends.append((now_ns, node))
 
     def paused(self, from_ns: int, to_ns: int, node: NodeId) -> None:
         self.pauses.append((from_ns, to_ns, node))

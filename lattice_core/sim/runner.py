@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lattice_core.sim import plants
-from lattice_core.sim.invariants import Violation
 from lattice_core.sim.plan import Plan
 from lattice_core.sim.recorder import Recorder
+from lattice_core.sim.violation import Violation
 from lattice_core.sim.world import World
 from lattice_core.verify.history import Operation
 from lattice_core.verify.linearizability import Budget, Verdict, check_history
@@ -31,6 +31,10 @@ class Report:
     acknowledged_writes: int = 0
     operations: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
+    """Changes of membership, by kind and by what became of them."""
+    joined: int = 0
+    """Servers that came after the first."""
     counters: dict[str, int] = field(default_factory=dict)
     violations: list[dict[str, Any]] = field(default_factory=list)
     history: list[Operation] = field(default_factory=list)
@@ -44,6 +48,7 @@ class Report:
         return {
             "seed": self.plan.seed,
             "nodes": self.plan.nodes,
+            "joined": self.joined,
             "plant": self.plan.plant,
             "trace_hash": self.trace_hash,
             "events": self.events,
@@ -53,6 +58,7 @@ class Report:
             "acknowledged_writes": self.acknowledged_writes,
             "operations": self.operations,
             "faults": dict(sorted(self.faults.items())),
+            "changes": dict(sorted(self.changes.items())),
             "counters": dict(sorted(self.counters.items())),
             "violations": self.violations,
         }
@@ -86,7 +92,9 @@ def run(plan: Plan, *, recorder: Recorder | None = None, progress: Callable[[Wor
     report.elections = world.invariants.elections
     report.acknowledged_writes = world.acknowledged_writes
     report.operations = len(world.history)
-    report.faults = world.faults
+    report.faults = world.nemesis.struck
+    report.changes = world.operator.outcomes
+    report.joined = world.joined
     report.counters = world.counters
     report.wall_seconds = time.perf_counter() - started
     return report
@@ -99,7 +107,7 @@ def _violation(world: World, check: str, message: str) -> dict[str, Any]:
 def shrink(
     plan: Plan, *, budget_seconds: float = 60.0, progress: Callable[[Plan, str], None] | None = None
 ) -> tuple[Plan, Report]:
-    """A smaller plan that fails the same check: fewer faults, then fewer nodes, then less time.
+    """A smaller plan that fails the same check: fewer faults, changes and nodes, less time.
 
     Deterministic but for the budget. Returns the smallest found with its report; the plan itself if nothing
     smaller fails. Raises ValueError if the plan does not fail at all.
@@ -127,21 +135,21 @@ def shrink(
         # Nothing after the violation matters; a linearizability violation was complete before the end.
         end_ms = int(best_report.violations[0]["simulated_seconds"] * 1000) + 1
         if end_ms < best.duration_ms:
-            faults = tuple(fault for fault in best.faults if fault.at_ms <= end_ms)
-            attempt(dataclasses.replace(best, duration_ms=end_ms, faults=faults), f"{end_ms} ms")
+            attempt(_until(best, end_ms), f"{end_ms} ms")
         while best.duration_ms > 2000:
             half = best.duration_ms // 2
-            faults = tuple(fault for fault in best.faults if fault.at_ms <= half)
-            if not attempt(dataclasses.replace(best, duration_ms=half, faults=faults), f"{half} ms"):
+            if not attempt(_until(best, half), f"{half} ms"):
                 break
 
-    def drop_faults() -> None:
-        size = max(1, len(best.faults) // 2)
-        while best.faults:
+    def drop(part: str) -> None:
+        """Fewer of ``part``, faults or changes: halves first, one by one in the end."""
+        size = max(1, len(getattr(best, part)) // 2)
+        while getattr(best, part):
             start = 0
-            while start < len(best.faults):
-                fewer = best.faults[:start] + best.faults[start + size :]
-                if not attempt(dataclasses.replace(best, faults=fewer), f"{len(fewer)} faults"):
+            while start < len(getattr(best, part)):
+                some = getattr(best, part)
+                fewer = some[:start] + some[start + size :]
+                if not attempt(dataclasses.replace(best, **{part: fewer}), f"{len(fewer)} {part}"):
                     start += size
                 if time.monotonic() > deadline:
                     return
@@ -152,14 +160,27 @@ def shrink(
     def drop_nodes() -> None:
         while best.nodes > 1:
             nodes = best.nodes - 1
-            faults = tuple(fault for fault in best.faults if max(fault.node, fault.other) <= nodes)
+            places = max(nodes, best.membership.max_servers) if best.changes else nodes
+            faults = tuple(fault for fault in best.faults if max(fault.node, fault.other) <= places)
             smaller = dataclasses.replace(best, nodes=nodes, clocks=best.clocks[:nodes], faults=faults)
             if not attempt(smaller, f"{nodes} nodes"):
                 return
 
     cut_time()
-    drop_faults()
+    drop("faults")
+    drop("changes")
     drop_nodes()
     cut_time()
-    drop_faults()
+    drop("faults")
+    drop("changes")
     return best, best_report
+
+
+def _until(plan: Plan, end_ms: int) -> Plan:
+    """What of the plan begins by ``end_ms``."""
+    return dataclasses.replace(
+        plan,
+        duration_ms=end_ms,
+        faults=tuple(fault for fault in plan.faults if fault.at_ms <= end_ms),
+        changes=tuple(change for change in plan.changes if change.at_ms <= end_ms),
+    )

@@ -6,6 +6,7 @@ sent is one, so that crashes, cuts and compaction can fall between any two of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -17,7 +18,7 @@ from lattice_core.raft.errors import Refused
 from lattice_core.raft.messages import InstallSnapshot
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import NodeId, SnapshotMeta
-from lattice_core.sim.invariants import Violation
+from lattice_core.sim.violation import Violation
 from lattice_core.storage.snapshots import (
     SnapshotHeader,
     SnapshotReader,
@@ -47,8 +48,9 @@ class SnapshotKeeper:
         self._capture: Capture | None = None
         self._receiver: SnapshotReceiver | None = None
         self._received_name = ""
-        self.sending: dict[NodeId, str] = {}
-        """Whom a snapshot is being sent to, and from which file: it stays until that is over (SAFETY 30)."""
+        self.sending: dict[int, str] = {}
+        """What is being sent, by number, and from which file: it stays until that is over (SAFETY 30)."""
+        self._sends = 0
 
     # ---- start --------------------------------------------------------------------------------------
 
@@ -56,6 +58,14 @@ class SnapshotKeeper:
         """The state machine out of a snapshot file."""
         with SnapshotReader(self.node.fs, path) as reader:
             return StateMachine.from_chunks(reader.objects())
+
+    def set_aside(self, damaged: Sequence[str]) -> None:
+        """Give files that were passed over another name, so that they are neither offered nor counted, as the server
+        does."""
+        for path in damaged:
+            self.node.fs.rename(path, path + ".damaged")
+        if damaged:
+            self.node.fs.sync_dir(SNAPSHOT_DIRECTORY)
 
     # ---- taking -------------------------------------------------------------------------------------
 
@@ -67,10 +77,10 @@ class SnapshotKeeper:
         index = node.machine.applied_index
         if not entries or self._writer is not None or index - raft.snapshot_index < entries:
             return
-        if index > raft.durability.durable_index or node.fs.full:
-            return  # the log must reach it on this disk
-        configuration = raft.log.configuration_at(index)
-        meta = SnapshotMeta(index, node.machine.applied_term, configuration)
+        if node.fs.full or not raft.may_snapshot(index):
+            return
+        meta = SnapshotMeta(index, node.machine.applied_term, raft.log.configuration_at(index))
+        node.world.invariants.snapshot_says(node.id, meta)
         self._capture = node.machine.capture()
         try:
             self._writer = SnapshotWriter(node.fs, SNAPSHOT_DIRECTORY, SnapshotHeader(CLUSTER_ID, meta))
@@ -101,7 +111,7 @@ class SnapshotKeeper:
         node.world.count("snapshots taken")
         node.world.note(node.id, f"takes a snapshot at {meta.last_included_index}")
         # The mark in the log follows the file, in order with everything else that is written.
-        node.mark_snapshot(meta)
+        node.writer.mark_snapshot(meta)
 
     def _give_up(self) -> None:
         if self._writer is not None and not self.node.fs.dead:
@@ -114,7 +124,6 @@ class SnapshotKeeper:
         """The mark is durable: forget what is covered, but keep the log back to the snapshot before."""
         node, raft = self.node, self.node.raft
         assert raft is not None
-        assert node.wal is not None
         index = meta.last_included_index
         if index > raft.snapshot_index:
             through = max(raft.first_index - 1, index - node.world.plan.settings.keep_entries)
@@ -123,7 +132,7 @@ class SnapshotKeeper:
         paths = list_snapshots(node.fs, SNAPSHOT_DIRECTORY)
         if len(paths) > 1:
             older = int(paths[1].rsplit("/", 1)[-1].split("-")[0])
-            node.wal.compact(older)
+            node.writer.wal.compact(older)
 
     # ---- sending ------------------------------------------------------------------------------------
 
@@ -132,42 +141,47 @@ class SnapshotKeeper:
         node = self.node
         paths = list_snapshots(node.fs, SNAPSHOT_DIRECTORY)
         assert paths, "the core offers a snapshot that is not there"
-        self.sending[message.to] = paths[0]
+        self._sends += 1
+        self.sending[self._sends] = paths[0]
         node.world.count("snapshots sent")
-        node.world.later(_SLICE_NS, self._send_piece, (node.incarnation, message, paths[0], -1))
+        node.world.later(_SLICE_NS, self._send_piece, (node.incarnation, message, self._sends, -1))
 
-    def _send_piece(self, item: tuple[int, InstallSnapshot, str, int]) -> None:
-        incarnation, message, path, offset = item
+    def _send_piece(self, item: tuple[int, InstallSnapshot, int, int]) -> None:
+        incarnation, message, number, offset = item
         node = self.node
         if incarnation != node.incarnation or node.raft is None:
             return
         world = node.world
-        peer = world.nodes[message.to]
-        file = node.fs.open_read_only(path)
-        size = file.size()
-        # The receiver says where to go on: at its start, or after what a cut left there.
-        if peer.raft is None or not world.connected(node.id, peer.id) or node.raft.term != message.term:
-            self._sent(peer.id, False)
+        peer = world.nodes.get(message.to)
+        if node.raft.term != message.term:
+            self.sending.pop(number)  # nobody waits to be told: a new term has its own view of each follower
+            return
+        if peer is None or peer.raft is None or not world.links.connected(node.id, peer.id):
+            self._sent(message.to, number, False)
             return
         if peer.paused_until_ns > world.now_ns:
             world.at(peer.paused_until_ns, self._send_piece, item)
             return
+        path = self.sending[number]
+        file = node.fs.open_read_only(path)
+        size = file.size()
         name = path.rsplit("/", 1)[-1]
+        # The receiver says where to go on: at its start, or after what a cut left there.
         try:
             if offset < 0:
                 offset = peer.snapshots.begin_receiving(name, size)
             piece = file.read_at(offset, _PIECE_BYTES)
             peer.snapshots.receive(name, size, offset, piece)
         except (StorageFailed, ValueError):
-            self._sent(peer.id, False)
+            self._sent(peer.id, number, False)
             return
         if offset + len(piece) < size:
-            world.later(_SLICE_NS, self._send_piece, (incarnation, message, path, offset + len(piece)))
+            world.later(_SLICE_NS, self._send_piece, (incarnation, message, number, offset + len(piece)))
             return
-        self._sent(peer.id, peer.snapshots.complete(message))
+        self._sent(peer.id, number, peer.snapshots.complete(message))
 
-    def _sent(self, peer: NodeId, delivered: bool) -> None:
-        self.sending.pop(peer, None)
+    def _sent(self, peer: NodeId, number: int, delivered: bool) -> None:
+        self.sending.pop(number)
         raft = self.node.raft
         if raft is not None:
             raft.report_snapshot(peer, delivered, self.node.clock_ns)
@@ -186,6 +200,8 @@ class SnapshotKeeper:
         if self._receiver is None or self._received_name != name:
             raise ValueError("another snapshot is being received")
         self._receiver.write(offset, piece)
+        if self.node.joining:
+            self.node.world.nemesis.joiner_fed(self.node)
 
     def complete(self, message: InstallSnapshot) -> bool:
         """All pieces are here: check, then let the core decide. False: it was damaged on the way."""
@@ -219,6 +235,7 @@ class SnapshotKeeper:
     def install(self, meta: SnapshotMeta) -> StateMachine:
         """The machine out of the snapshot that was just marked."""
         path = f"{SNAPSHOT_DIRECTORY}/{snapshot_name(meta)}"
+        self.node.world.invariants.snapshot_says(self.node.id, meta)
         self.node.world.note(self.node.id, f"installs a snapshot at {meta.last_included_index}")
         return self.load(path)
 

@@ -262,8 +262,8 @@ class Server:
             index = min(self.node.applied_index, self.node.durability.durable_index)
         term = self.node.log.term_at(index)
         assert term is not None
-        in_force = [item for at, item in self.node.log.configurations if at <= index][-1]
-        meta = SnapshotMeta(index, term, in_force)
+        assert index == 0 or self.node.may_snapshot(index)
+        meta = SnapshotMeta(index, term, self.node.log.configuration_at(index))
         self.archive.states[index, term] = tuple(self.machine[:index])
         self.disk.compact(meta)
         self.node.compacted(meta, max(self.node.log.offset, index - keep), self.now_ns)

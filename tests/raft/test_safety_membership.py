@@ -128,6 +128,22 @@ def test_safety_32_a_restart_finds_it_in_the_log_and_a_snapshot_carries_it() -> 
     assert (server.node.configuration, server.node.configuration_index) == (one, 3)
 
 
+def test_safety_25_a_server_that_joined_takes_no_snapshot_before_it_knows_the_membership() -> None:
+    """It is given the log from its beginning, but the first configuration is in nobody's log: until the entry that
+    added it, it cannot say who belonged to the cluster, and a snapshot has to."""
+    server = Server(4, Disk(RecoveredState(snapshot=SnapshotMeta(0, 0, Configuration((), frozenset())))))
+    added = configuration([1, 2, 3], learners=[4])
+    server.step(AppendEntries(1, 4, 1, 0, 0, log_of(1, 1), 2, 1))
+    assert (server.node.applied_index, server.node.may_snapshot(2)) == (2, False)
+    server.disk.held = True
+    server.step(AppendEntries(1, 4, 1, 2, 1, (Entry(3, 1, added),), 3, 1))
+    assert (server.node.applied_index, server.node.may_snapshot(3)) == (3, False), "not durable here yet"
+    server.release_disk()
+    assert server.node.may_snapshot(3)
+    assert not server.node.may_snapshot(2)
+    assert server.compact().configuration == added
+
+
 # ---- 33: one at a time, and none before a commit of the leader's own term ----------------------------
 
 

@@ -329,6 +329,30 @@ def test_safety_41_a_restarted_voter_waits_before_it_votes() -> None:
     assert VoteResponse(1, 3, 2, True) in voter.take()
 
 
+def test_safety_41_who_is_left_alone_by_an_undecided_change_waits_like_any_restarted_voter() -> None:
+    """n2 leads {1, 2} and removes itself. n1 has {1} in its log, and is restarted before n2 hears of that. The only
+    voter of a cluster may campaign at once when it starts, but nobody has told n1 that {1} is committed: n2 leads
+    under a lease that n1 has promised to respect."""
+    cluster = Cluster(2)
+    cluster.elect(2)
+    cluster.replicate(b"a")
+    cluster[2].change(MembershipChange(remove=frozenset([2])))
+    cluster.deliver_first(AppendEntries, to=1)
+    cluster.deliver_first(AppendSuccess, to=2)
+    cluster.deliver_first(AppendEntries, to=1)
+    cluster.drop()
+    assert cluster[1].node.configuration == configuration([1])
+    assert cluster[2].node.is_leader
+    assert cluster[2].lease_read() is not None
+    cluster.crash(1)
+    cluster.restart(1)
+    cluster.tick_due()
+    assert not cluster[1].node.is_leader
+    assert cluster[1].node.next_deadline_ns >= cluster.now_ns + MIN
+    assert cluster.run_until(lambda: cluster[1].node.is_leader, 20_000 * MS)
+    assert cluster[2].lease_read() is None
+
+
 def test_safety_41_a_voter_keeps_its_promise_in_a_term_that_it_learned_of_from_an_answer() -> None:
     """n2 leads term 1 under a lease that n1 is part of. Then n1 hears of term 2 from a late answer, and only then a
     request for votes in that very term, from a candidate of before the lease. Not even that one gets its vote."""

@@ -14,6 +14,7 @@ command says so; messages move only when delivered. Commands:
     settle                                 all messages, and those they cause, until there are none
     drop | duplicate [Kind] [n2]           all such messages are lost; the oldest such arrives once more
     hold | release disk n1 [2]             nothing becomes durable on n1; or it does again (the 2 oldest writes)
+    hold | release link n1 n2              what n1 sends to n2 stays on its way; or goes on
     crash | restart n1
     cut n1 n2 | isolate n1 | heal
     unreachable n1 n2                      n1's transport tells it that messages to n2 were dropped
@@ -220,13 +221,19 @@ class Stage:
         )
         self.cluster.duplicate(found)
 
-    def do_hold(self, what: str, name: str) -> None:
+    def do_hold(self, what: str, name: str, peer: str = "") -> None:
+        if what == "link":
+            self.cluster.held_links.add((_id(name), _id(peer)))
+            return
         assert what == "disk"
         self.cluster[_id(name)].disk.held = True
 
-    def do_release(self, what: str, name: str, count: str = "") -> None:
+    def do_release(self, what: str, name: str, more: str = "") -> None:
+        if what == "link":
+            self.cluster.held_links.remove((_id(name), _id(more)))
+            return
         assert what == "disk"
-        self.cluster[_id(name)].release_disk(int(count) if count else None)
+        self.cluster[_id(name)].release_disk(int(more) if more else None)
 
     def do_crash(self, *names: str) -> None:
         self.cluster.crash(*map(_id, names))

@@ -23,4 +23,9 @@ def test_the_story_goes_as_it_is_written(path: Path) -> None:
 
 
 def test_there_are_stories() -> None:
-    assert len(STORIES) >= 13
+    assert len(STORIES) >= 20
+
+
+@pytest.mark.parametrize("case", [*range(32, 39), 42, 46])
+def test_every_case_of_membership_and_transfer_has_a_story(case: int) -> None:
+    assert any(f"SAFETY {case}" in path.read_text() or f", {case})" in path.read_text() for path in STORIES)

@@ -16,7 +16,7 @@ from lattice_core.raft.types import Entry
 from lattice_core.sim import explain, explain_data, explain_stories
 from lattice_core.sim.explain import document_of, embed, render_explanation, write_explanation
 from lattice_core.sim.explain_data import DEAD_LETTER, DELIVERED, LOST, Window
-from lattice_core.sim.plan import FAULT_KINDS, Clock, Fault, Plan
+from lattice_core.sim.plan import FAULT_KINDS, Change, Clock, Fault, Plan
 from lattice_core.sim.recorder import LogShape, Recorder, runs_of
 from lattice_core.sim.runner import Report, run
 
@@ -116,9 +116,9 @@ def test_every_message_is_on_the_page_as_it_was_sent(busy: Run) -> None:
     rows = zip(*(columns[name] for name in ("code", "sent", "took", "term", "more")), strict=True)
     for (code, delta, took, term, more), (sent_ns, due_ns, message) in zip(rows, recorder.messages, strict=True):
         sent += delta
-        kind, fate = found["kinds"][code & 15], code >> 12 & 3
+        kind, fate = found["kinds"][code & 15], code >> 20 & 3
         kinds.add(kind)
-        assert (code >> 4 & 15, code >> 8 & 15, term) == (message.sender, message.to, message.term)
+        assert (code >> 4 & 255, code >> 12 & 255, term) == (message.sender, message.to, message.term)
         assert sent == sent_ns // 1000
         assert (took < 0) == (due_ns is None) == (fate == LOST)
         if due_ns is not None:
@@ -147,7 +147,7 @@ def test_what_reaches_a_machine_that_is_down_is_lost_and_a_pause_delays_it(busy:
         sent += delta
         if took < 0:
             continue
-        at, to, fate = sent + took, code >> 8 & 15, code >> 12 & 3
+        at, to, fate = sent + took, code >> 12 & 255, code >> 20 & 3
         if to == 2 and down[0] < at < up:
             fates.add(fate)
         else:
@@ -288,6 +288,67 @@ def test_no_text_of_a_run_can_become_a_part_of_the_page(busy: Run, evil: str) ->
 def test_texts_reach_the_page_as_text_only() -> None:
     for name in ("explain.js", "explain_ui.js"):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", explain._asset(name))
+
+
+@pytest.fixture(scope="module")
+def changing() -> Run:
+    """A server joins and becomes a voter, another one leaves and is taken away, and once more; so ids run ahead."""
+    changes = (Change(2000, "add"), Change(5000, "remove-follower"), Change(8000, "replace", pick=1))
+    plan = dataclasses.replace(plan_of(seconds=14), nodes=3, clocks=(Clock(),) * 3, changes=changes)
+    return recorded(plan)
+
+
+def test_servers_that_come_and_go_have_a_lane_while_they_are_there(changing: Run) -> None:
+    found, (_, report, recorder) = document(changing), changing
+    assert not report.violations
+    assert found["servers"] == [1, 2, 3, 4, 5]
+    assert found["nodes"] == 3
+    absent = found["roles"].index("not there")
+    for server, lane in zip(found["servers"], found["lanes"], strict=True):
+        begun = min(at for at, node, *_ in recorder.ups if node == server)
+        there = [item for item in lane if item[1] != absent]
+        assert there[0][0] == begun // 1000
+        assert (lane[0][1] == absent) == (begun > 0)
+    ended = {node: at // 1000 for at, node in recorder.ends}
+    assert len(ended) == 2
+    for server, at in ended.items():
+        assert found["lanes"][server - 1][-1][:2] == [at, absent]
+    assert re.search(r"<title>Lattice, seed 7: 3 nodes and 2 more", render_explanation(*changing))
+
+
+def test_a_window_shows_only_the_servers_that_are_there_in_it(changing: Run) -> None:
+    _, report, recorder = changing
+    end_ns = round(report.simulated_seconds * 1e9)
+    (_, first), (_, second) = recorder.ends
+    late = document(changing, Window(end_ns - 1_000_000_000, end_ns))
+    assert late["servers"] == [server for server in (1, 2, 3, 4, 5) if server not in (first, second)]
+    assert {len(late[name]) for name in ("lanes", "logs", "servers")} == {3}
+    numbers = {code >> shift & 255 for code in late["messages"]["code"] for shift in (4, 12)}
+    assert numbers <= {1, 2, 3}
+    early = document(changing, Window(0, min(at for at, node, *_ in recorder.ups if node == 4) - 1))
+    assert early["servers"] == [1, 2, 3]
+
+
+def test_a_membership_change_is_told_step_by_step(changing: Run) -> None:
+    found = document(changing)
+    told = found["stories"]["membership"]
+    joint = [story for story in told if "together with" in story[3]]
+    assert len(joint) == 3, "a promotion, a removal, a replacement"
+    steps = "\n".join(step[2] for step in joint[0][5])
+    assert "3 of 4 and 2 of 3 (section 6)" in steps
+    assert "knows that it is committed" in steps
+    assert steps.count("has it in its log, and uses it") >= 3
+    used = {found["strings"][what]: joint for _, _, what, joint in found["configurations"]}
+    assert any("together with" in text and joint for text, joint in used.items())
+    assert found["membership"] == [["add: done", 1], ["remove-follower: done", 1], ["replace: done", 1]]
+
+
+def test_an_election_of_changed_members_counts_them_as_they_are() -> None:
+    changes = (Change(2000, "add"), Change(5000, "remove-leader"))
+    plan = dataclasses.replace(plan_of(seconds=10), nodes=3, clocks=(Clock(),) * 3, changes=changes)
+    found = document(recorded(plan))
+    last = "\n".join(step[2] for step in found["stories"]["election"][-1][5])
+    assert "has 2 of 3 votes" in last
 
 
 def test_every_kind_of_fault_has_its_words() -> None:

@@ -153,9 +153,8 @@ class Snapshots:
     def _capturable(self) -> bool:
         return (
             self._applier.between_entries
-            and 0 < self._applier.applied_index <= self._core.durability.durable_index
-            # A member that joined knows no configuration before the first in its log: a snapshot could not carry it.
-            and bool(self._core.log.configuration_at(self._applier.applied_index).members)
+            and self._applier.applied_index > 0
+            and self._core.may_snapshot(self._applier.applied_index)
             and not self.installer.busy
         )
 

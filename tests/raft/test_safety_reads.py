@@ -577,7 +577,7 @@ def test_safety_46_a_leader_that_steps_down_for_another_reason_does_not_claim_su
     server = leading()
     server.propose()
     server.transfer(2)
-    leader_of(server)._transfer_deadline_ns = server.now_ns + 10 * MAX
+    leader_of(server).transfer_deadline_ns = server.now_ns + 10 * MAX
     for _ in range(50):
         if server.node.is_leader:
             server.time_out()

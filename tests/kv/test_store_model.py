@@ -23,6 +23,7 @@ from lattice_core.kv import (
     delete_range,
     encode_batch,
     encode_payload,
+    open_session,
     put,
     put_if_revision,
     transaction,
@@ -142,9 +143,12 @@ class StoreModel(RuleBasedStateMachine):
         super().__init__()
         self.machine = StateMachine(history=HistoryLimits(max_changes=MAX_CHANGES, max_bytes=4000))
         self.model = Model()
+        self.session = self.execute(open_session())[1]
+        self.answered: list[tuple[tuple[Any, ...], list[Any]]] = []
+        """Under the session, by sequence from 1: what was asked and first answered. None is acknowledged."""
 
-    def execute(self, op: tuple[Any, ...]) -> list[Any]:
-        payload = encode_payload(0, [ClientBatch(0, 0, 0, encode_batch([op]))])
+    def execute(self, op: tuple[Any, ...], session: int = 0, sequence: int = 0) -> list[Any]:
+        payload = encode_payload(0, [ClientBatch(session, sequence, 0, encode_batch([op]))])
         (result,) = self.machine.apply(self.machine.applied_index + 1, 1, payload)
         (answer,) = result.results
         return answer
@@ -191,6 +195,28 @@ class StoreModel(RuleBasedStateMachine):
         failed, results = self.model.transact(compares, then, otherwise)
         expected = [0, failed, self.model.revision, results]
         assert self.execute(transaction(compares, then, otherwise)) == expected
+
+    @rule(
+        compares=st.lists(COMPARES, max_size=2),
+        then=st.lists(TXN_OPS, max_size=5),
+        otherwise=st.lists(TXN_OPS, max_size=3),
+    )
+    def a_transaction_under_a_session(
+        self, compares: list[txn.Compare], then: list[txn.TxnOp], otherwise: list[txn.TxnOp]
+    ) -> None:
+        failed, results = self.model.transact(compares, then, otherwise)
+        op = transaction(compares, then, otherwise)
+        answer = self.execute(op, self.session, len(self.answered) + 1)
+        assert answer == [0, failed, self.model.revision, results]
+        self.answered.append((op, answer))
+
+    @precondition(lambda self: self.answered)
+    @rule(data=st.data())
+    def a_transaction_that_is_sent_again(self, data: st.DataObject) -> None:
+        """By now the state is another, and the machine may be one restored from a snapshot."""
+        sequence = data.draw(st.integers(1, len(self.answered)))
+        op, answer = self.answered[sequence - 1]
+        assert self.execute(op, self.session, sequence) == answer
 
     @rule(writes=st.lists(TXN_OPS.filter(lambda op: op[0] < txn.GET), max_size=8))
     def a_transaction_that_is_rolled_back(self, writes: list[txn.TxnOp]) -> None:

@@ -188,6 +188,20 @@ def test_a_directory_in_use_is_refused(fs: CrashFS, file: str) -> None:
     restore_snapshot(fs, file, config())
 
 
+def test_a_directory_that_another_restore_has_made_meanwhile_is_left_as_it_is(fs: CrashFS, file: str) -> None:
+    original = fs.lock
+
+    def lock_after_another(path: str) -> Any:
+        fs.lock = original  # type: ignore[method-assign]
+        restore_snapshot(fs, file, config("n2", "/data/n1"))
+        return original(path)
+
+    fs.lock = lock_after_another  # type: ignore[method-assign]
+    with pytest.raises(ConfigurationError, match="is the data directory of n2"):
+        restore_snapshot(fs, file, config())
+    opened(fs, config("n2", "/data/n1"))
+
+
 def test_a_file_system_of_its_own_with_lost_and_found_is_as_good_as_empty(fs: CrashFS, file: str) -> None:
     fs.make_dirs("/data/n1/lost+found")
     restore_snapshot(fs, file, config())

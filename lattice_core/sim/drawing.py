@@ -298,18 +298,22 @@ def _changes(draw: random.Random, nodes: int, habits: Membership, duration_ms: i
     most = max(5, nodes) if habits.min_voters > 1 else draw.choice((2, 3, 5))
     changes: list[Change] = []
     faults: list[Fault] = []
-    expected = nodes
+    voters, learners = nodes, 0  # if all goes well
     at_ms = 1000 + draw.expovariate(1 / gap_ms)
     while at_ms < duration_ms:
         fits = [
             kind
             for kind in kinds
-            if not (kind in _GROWS and expected >= most) and not (kind in _SHRINKS and expected <= habits.min_voters)
+            if not (kind in _GROWS and voters >= most)
+            and not (kind in _SHRINKS and voters <= habits.min_voters)
+            and not (kind in ("promote", "remove-learner") and not learners)
+            and not (kind == "add-learner" and learners > 1)
         ]
         if fits:
             change = _change(draw, draw.choice(fits), int(at_ms))
             changes.append(change)
-            expected += (change.kind in _GROWS) - (change.kind in _SHRINKS)
+            voters += (change.kind in _GROWS) - (change.kind in _SHRINKS)
+            learners += (change.kind == "add-learner") - (change.kind in ("promote", "remove-learner"))
             if draw.random() < share:
                 faults += _in_the_middle(draw, change, moments)
         at_ms += draw.expovariate(1 / gap_ms)

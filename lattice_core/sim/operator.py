@@ -14,6 +14,7 @@ Who was removed goes on running for a while, with what it knows, and is then sto
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from lattice_core.raft.config import MILLISECOND_NS
 from lattice_core.raft.errors import Busy, NotLeader, RaftError, Refused
 from lattice_core.raft.leader import Leader
 from lattice_core.raft.membership import MembershipChange
-from lattice_core.raft.types import Configuration, Member, NodeId
+from lattice_core.raft.types import Configuration, Member, NodeId, Promotion
 from lattice_core.sim.plan import Change
 from lattice_core.sim.violation import Violation
 
@@ -42,6 +43,11 @@ UNKNOWN: Final = 999_999
 def member(number: NodeId) -> Member:
     """The member that server ``number`` is."""
     return Member(number, f"n{number}", f"10.0.{number // 250}.{number % 250}:7500")
+
+
+def _to_be_promoted(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """Learners that are to vote one day; the core carries that for whoever leads then."""
+    return tuple(dataclasses.replace(one, promotion=Promotion()) for one in members)
 
 
 class Operator:
@@ -142,7 +148,10 @@ class Operator:
             self.world.join(number)
         ended = self._deadline()
         added = (member(number),)
-        first = MembershipChange(add_voters=added) if change.kind == "add-voter" else MembershipChange((), added)
+        if change.kind == "add-voter":
+            first = MembershipChange(add_voters=added)
+        else:
+            first = MembershipChange(add_learners=_to_be_promoted(added) if change.kind == "add" else added)
         done = yield from self._ask(change, first, lambda found: number in found, ended)
         if late:
             self.world.join(number)
@@ -220,7 +229,10 @@ class Operator:
             world.join(number)
         added = tuple(member(number) for number in numbers)
         done = yield from self._ask(
-            change, MembershipChange((), added), lambda found: all(number in found for number in numbers), ended
+            change,
+            MembershipChange(add_learners=_to_be_promoted(added)),
+            lambda found: all(number in found for number in numbers),
+            ended,
         )
         if done:
             done = yield from self._catch_up(numbers, ended)
@@ -456,13 +468,21 @@ class Operator:
     # ---- machines -----------------------------------------------------------------------------------
 
     def _new_id(self) -> NodeId | None:
-        """A fresh id, if there is room for one more server."""
-        booked = sum(1 for number in self._joining if number not in self.world.nodes)
-        if self.world.running + booked >= self.habits.max_servers and not self._resting:
-            return None
+        """A fresh id, if there is room for one more server; who only lingers gives way."""
+        world = self.world
+        booked = sum(1 for number in self._joining if number not in world.nodes)
+        if world.running + booked >= self.habits.max_servers and not self._resting:
+            lingering = [number for number in world.nodes if number in self._leaving and not self._is_needed(number)]
+            if not lingering:
+                return None
+            world.retire(lingering[0])
         number, self._next_id = self._next_id, self._next_id + 1
         self._joining.add(number)
         return number
+
+    def _is_needed(self, number: NodeId) -> bool:
+        """Whether a configuration that is or may come to be in force has this server."""
+        return any(number in configuration for configuration in self.world.invariants.possible_configurations())
 
     def _farewell(self, item: tuple[NodeId, int]) -> None:
         """Stop a server for good, some time after no configuration that may be in force needs it any more."""
@@ -470,7 +490,7 @@ class Operator:
         world = self.world
         if number not in world.nodes or self._resting:
             return
-        if any(number in configuration for configuration in world.invariants.possible_configurations()):
+        if self._is_needed(number):
             if number in self.committed and number not in self._leaving:
                 return  # it stays after all
             world.later(_FAREWELL_MS * MILLISECOND_NS, self._farewell, item)

@@ -179,6 +179,8 @@ _LASTING: Final = {
     "bit-flip": (50, 500),
     "isolate-after-change": (300, 5000),
     "crash-after-change": (50, 4000),
+    "pause-after-change": (300, 4000),
+    "eio-after-change": (50, 2000),
     "split-joint": (500, 6000),
     "crash-before-answer": (5, 1000),
     "crash-joiner": (50, 3000),
@@ -226,6 +228,8 @@ def _fault(draw: random.Random, kind: str, at_ms: int, places: int) -> Fault:
         "crash-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
         "isolate-after-change": float(draw.choice((0, 1, 2))),
         "crash-after-change": float(draw.choice((0, 1, 2))),
+        "pause-after-change": float(draw.choice((0, 1, 2))),
+        "eio-after-change": float(draw.choice((0, 1, 2))),
         "split-joint": float(draw.choice((0, 1))),
         "crash-before-answer": float(draw.choice((0, 1, 2))),
         "crash-joiner": float(draw.choice((0, 5, 50, 300))),
@@ -252,7 +256,13 @@ _STAYS: Final = (
     "transfer-astray",
     "astray",
 )
-_OF_ALL: Final = ("isolate-after-change", "crash-after-change", "crash-before-answer")
+_OF_ALL: Final = (
+    "isolate-after-change",
+    "crash-after-change",
+    "pause-after-change",
+    "eio-after-change",
+    "crash-before-answer",
+)
 _OF_VOTERS: Final = (*_OF_ALL, "split-joint")
 _OF_JOINERS: Final = ("crash-joiner", "isolate-joiner")
 _OF_LEAVERS: Final = ("cut-leaver", "crash-leaver")

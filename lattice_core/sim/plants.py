@@ -266,6 +266,9 @@ PLANTS: Final[dict[str, Plant]] = {
     "removed-leader-counts-itself": Plant(
         "a leader that removed itself counts its own copy", membership.removed_leader_counts_itself
     ),
+    "removed-server-heard": Plant(
+        "nobody protects a leader that is heard, and there is no pre-vote", membership.removed_server_heard
+    ),
     "joint-never-left": Plant(
         "a new leader does not finish the joint configuration it finds", membership.joint_never_left
     ),

@@ -144,7 +144,7 @@ def joint_never_left() -> list[Patch]:
 
 
 def removed_server_heard() -> list[Patch]:
-    """The paper without its section 6's last paragraph, and without pre-vote: whoever hears nothing raises the term, and
+    """The paper without the end of its section 6, and without pre-vote: who hears nothing raises the term, and
     whoever hears of that follows, leader or not."""
 
     def asks_for_real(self: RaftNode, reason: str) -> None:

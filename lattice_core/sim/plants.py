@@ -230,7 +230,10 @@ def _snapshot_drops_sessions() -> list[Patch]:
 
 
 def _snapshot_without_membership() -> list[Patch]:
-    return [(RaftLog, "configuration_at", lambda self, index: NO_CONFIGURATION)]
+    return [
+        (RaftLog, "configuration_at", lambda self, index: NO_CONFIGURATION),
+        (RaftNode, "may_snapshot", lambda self, index: index <= self.durability.durable_index),
+    ]
 
 
 PLANTS: Final[dict[str, Plant]] = {

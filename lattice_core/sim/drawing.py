@@ -179,6 +179,8 @@ _LASTING: Final = {
     "bit-flip": (50, 500),
     "isolate-after-change": (300, 5000),
     "crash-after-change": (50, 4000),
+    "pause-after-change": (300, 4000),
+    "eio-after-change": (50, 2000),
     "split-joint": (500, 6000),
     "crash-before-answer": (5, 1000),
     "crash-joiner": (50, 3000),
@@ -226,6 +228,8 @@ def _fault(draw: random.Random, kind: str, at_ms: int, places: int) -> Fault:
         "crash-after-election": float(draw.choice((0, 0, 1, 5, 20, 100))),
         "isolate-after-change": float(draw.choice((0, 1, 2))),
         "crash-after-change": float(draw.choice((0, 1, 2))),
+        "pause-after-change": float(draw.choice((0, 1, 2))),
+        "eio-after-change": float(draw.choice((0, 1, 2))),
         "split-joint": float(draw.choice((0, 1))),
         "crash-before-answer": float(draw.choice((0, 1, 2))),
         "crash-joiner": float(draw.choice((0, 5, 50, 300))),
@@ -252,7 +256,13 @@ _STAYS: Final = (
     "transfer-astray",
     "astray",
 )
-_OF_ALL: Final = ("isolate-after-change", "crash-after-change", "crash-before-answer")
+_OF_ALL: Final = (
+    "isolate-after-change",
+    "crash-after-change",
+    "pause-after-change",
+    "eio-after-change",
+    "crash-before-answer",
+)
 _OF_VOTERS: Final = (*_OF_ALL, "split-joint")
 _OF_JOINERS: Final = ("crash-joiner", "isolate-joiner")
 _OF_LEAVERS: Final = ("cut-leaver", "crash-leaver")
@@ -298,18 +308,22 @@ def _changes(draw: random.Random, nodes: int, habits: Membership, duration_ms: i
     most = max(5, nodes) if habits.min_voters > 1 else draw.choice((2, 3, 5))
     changes: list[Change] = []
     faults: list[Fault] = []
-    expected = nodes
+    voters, learners = nodes, 0  # if all goes well
     at_ms = 1000 + draw.expovariate(1 / gap_ms)
     while at_ms < duration_ms:
         fits = [
             kind
             for kind in kinds
-            if not (kind in _GROWS and expected >= most) and not (kind in _SHRINKS and expected <= habits.min_voters)
+            if not (kind in _GROWS and voters >= most)
+            and not (kind in _SHRINKS and voters <= habits.min_voters)
+            and not (kind in ("promote", "remove-learner") and not learners)
+            and not (kind == "add-learner" and learners > 1)
         ]
         if fits:
             change = _change(draw, draw.choice(fits), int(at_ms))
             changes.append(change)
-            expected += (change.kind in _GROWS) - (change.kind in _SHRINKS)
+            voters += (change.kind in _GROWS) - (change.kind in _SHRINKS)
+            learners += (change.kind == "add-learner") - (change.kind in ("promote", "remove-learner"))
             if draw.random() < share:
                 faults += _in_the_middle(draw, change, moments)
         at_ms += draw.expovariate(1 / gap_ms)

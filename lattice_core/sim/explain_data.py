@@ -268,6 +268,10 @@ def fault_text(fault: Fault, node: NodeId) -> str:
         f"and is cut off {length}",
         "crash-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
         f"and loses power {length}",
+        "pause-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        f"and stands still {length}",
+        "eio-after-change": f"the leader has just appended a configuration{STAGES.get(fault.amount, '')}, "
+        "and its next fsync will fail",
         "split-joint": "a joint configuration was just appended, and a cut leaves its leader the "
         f"{'new' if fault.amount else 'old'} majority only {length}",
         "crash-before-answer": f"a follower has a configuration{STAGES.get(fault.amount, '')} on its disk, "

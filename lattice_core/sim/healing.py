@@ -158,5 +158,9 @@ def _require_calm(world: World) -> None:
         new = world.leader()
         raise Violation(
             "needless-election",
-            f"n{leader.id if leader else 0} led a healthy cluster, and now n{new.id if new else 0} does",
+            f"nothing is wrong any more, and there is an election: {_name(leader)} led, now {_name(new)} does",
         )
+
+
+def _name(node: SimNode | None) -> str:
+    return "nobody" if node is None else f"n{node.id}"

@@ -143,6 +143,19 @@ def joint_never_left() -> list[Patch]:
     return [(Leader, "_configuration_committed", only_its_own)]
 
 
+def removed_server_heard() -> list[Patch]:
+    """The paper without the end of its section 6, and without pre-vote: who hears nothing raises the term, and
+    whoever hears of that follows, leader or not."""
+
+    def asks_for_real(self: RaftNode, reason: str) -> None:
+        self.become_candidate(reason)
+
+    return [
+        (RaftNode, "protects_leader", property(lambda self: False)),
+        (RaftNode, "become_pre_candidate", asks_for_real),
+    ]
+
+
 def _halves(configuration: Configuration) -> list[frozenset[NodeId]]:
     outgoing = configuration.voters_outgoing
     return [configuration.voters, outgoing] if outgoing else [configuration.voters]

@@ -120,10 +120,7 @@ class Nemesis:
             for each in world.nodes.values():
                 self._end(each, for_ns, power_lost=True)
         elif kind == "pause":
-            node.paused_until_ns = max(node.paused_until_ns, world.now_ns + for_ns)
-            world.note(node.id, f"stands still for {fault.for_ms} ms")
-            if world.recorder is not None:
-                world.recorder.paused(world.now_ns, node.paused_until_ns, node.id)
+            self._pause(node, fault.for_ms)
         elif kind == "isolate":
             links.cut(links.all_of(node.id), for_ns)
         elif kind == "deaf":
@@ -173,6 +170,13 @@ class Nemesis:
         node.end(power_lost=power_lost)
         self.world.later(for_ns, self.world.restart, node.id)
         return True
+
+    def _pause(self, node: SimNode, for_ms: int) -> None:
+        world = self.world
+        node.paused_until_ns = max(node.paused_until_ns, world.now_ns + for_ms * MILLISECOND_NS)
+        world.note(node.id, f"stands still for {for_ms} ms")
+        if world.recorder is not None:
+            world.recorder.paused(world.now_ns, node.paused_until_ns, node.id)
 
     def _flip(self, node: SimNode, for_ns: int) -> bool:
         if node.dead_for_good or not self.world.may_lose(node.id):
@@ -299,7 +303,7 @@ class Nemesis:
         if not self._armed:
             return
         links = self.world.links
-        for kind in ("isolate-after-change", "crash-after-change"):
+        for kind in ("isolate-after-change", "crash-after-change", "pause-after-change", "eio-after-change"):
             armed = self._armed.get(kind)
             if armed is None or not _is_meant(armed[1], node):
                 continue
@@ -308,6 +312,10 @@ class Nemesis:
                 continue
             if kind == "isolate-after-change":
                 links.cut(links.all_of(node.id), fault.for_ms * MILLISECOND_NS)
+            elif kind == "pause-after-change":
+                self._pause(node, fault.for_ms)
+            elif kind == "eio-after-change":
+                node.fs.fail_next_sync = True
             else:
                 self.world.later(0, self._crash_now, (node.id, fault.for_ms))
         if configuration.is_joint:

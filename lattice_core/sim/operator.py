@@ -14,15 +14,17 @@ Who was removed goes on running for a while, with what it knows, and is then sto
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final
 
 from lattice_core.raft.config import MILLISECOND_NS
-from lattice_core.raft.errors import Busy, NotLeader, RaftError, Refused
+from lattice_core.raft.errors import NotLeader, RaftError, Refused
 from lattice_core.raft.leader import Leader
 from lattice_core.raft.membership import MembershipChange
-from lattice_core.raft.types import Configuration, Member, NodeId
+from lattice_core.raft.types import Member, NodeId, Promotion
+from lattice_core.sim.asking import ASK_AGAIN_MS, Asking
 from lattice_core.sim.plan import Change
 from lattice_core.sim.violation import Violation
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 Story = Generator[int, None, str]
 """Yields milliseconds to wait; returns what became of it."""
 
-_ASK_AGAIN_MS: Final = (50, 500)
 _FAREWELL_MS: Final = 500
 UNKNOWN: Final = 999_999
 """An id that no server has."""
@@ -44,22 +45,20 @@ def member(number: NodeId) -> Member:
     return Member(number, f"n{number}", f"10.0.{number // 250}.{number % 250}:7500")
 
 
-class Operator:
+def _to_be_promoted(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """Learners that are to vote one day; the core carries that for whoever leads then."""
+    return tuple(dataclasses.replace(one, promotion=Promotion()) for one in members)
+
+
+class Operator(Asking):
     """See the module's docstring. ``outcomes`` counts the changes by kind and by what became of them."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.habits = world.plan.membership
-        self.chance = world.stream("operator")
+        super().__init__(world)
         self.outcomes: dict[str, int] = {}
         self._waiting: deque[Change] = deque()
         self._running: dict[int, Change] = {}
         self._tasks = 0
-        self._resting = False
-        self._leaving: set[NodeId] = set()
-        """Who is being removed, or has been."""
-        self._never_again: set[NodeId] = set()
-        """Whose removal some leader has begun: whatever came of it, they are never added again."""
         self._joining: set[NodeId] = set()
         self._next_id = world.plan.nodes + 1
 
@@ -131,7 +130,7 @@ class Operator:
             outcome = yield from story(change)
             if outcome == "done" or self.habits.patience_ms:
                 return outcome
-            yield self.chance.randint(*_ASK_AGAIN_MS)
+            yield self.chance.randint(*ASK_AGAIN_MS)
 
     def _add(self, change: Change) -> Story:
         number = self._new_id()
@@ -142,7 +141,10 @@ class Operator:
             self.world.join(number)
         ended = self._deadline()
         added = (member(number),)
-        first = MembershipChange(add_voters=added) if change.kind == "add-voter" else MembershipChange((), added)
+        if change.kind == "add-voter":
+            first = MembershipChange(add_voters=added)
+        else:
+            first = MembershipChange(add_learners=_to_be_promoted(added) if change.kind == "add" else added)
         done = yield from self._ask(change, first, lambda found: number in found, ended)
         if late:
             self.world.join(number)
@@ -173,7 +175,7 @@ class Operator:
         while number is None:
             if self.habits.patience_ms:
                 return "nobody"
-            yield self.chance.randint(*_ASK_AGAIN_MS)
+            yield self.chance.randint(*ASK_AGAIN_MS)
             number = self._whom_to_remove(change)
         done = yield from self._ask(
             change, MembershipChange(remove=frozenset([number])), lambda found: number not in found, self._deadline()
@@ -220,7 +222,10 @@ class Operator:
             world.join(number)
         added = tuple(member(number) for number in numbers)
         done = yield from self._ask(
-            change, MembershipChange((), added), lambda found: all(number in found for number in numbers), ended
+            change,
+            MembershipChange(add_learners=_to_be_promoted(added)),
+            lambda found: all(number in found for number in numbers),
+            ended,
         )
         if done:
             done = yield from self._catch_up(numbers, ended)
@@ -269,7 +274,7 @@ class Operator:
                     leader = self.world.leader()
                     if leader is not None and leader.raft is not None and leader.raft.term > term:
                         return "done"
-            yield self.chance.randint(*_ASK_AGAIN_MS)
+            yield self.chance.randint(*ASK_AGAIN_MS)
         return "given up"
 
     def _hand_over(self, leader: SimNode, target: NodeId | None) -> bool:
@@ -339,130 +344,28 @@ class Operator:
             yield 10
         return "refused" if asked else "no leader"
 
-    # ---- asking -------------------------------------------------------------------------------------
-
-    @property
-    def committed(self) -> Configuration:
-        """The newest configuration that is committed anywhere."""
-        return self.world.invariants.configurations[-1][1]
-
-    def _ask(
-        self, change: Change, wanted: MembershipChange, met: Callable[[Configuration], bool], ended: int
-    ) -> Generator[int, None, bool]:
-        """Ask until it is so. False: the operator has lost patience, or it must not be any more."""
-        while self.committed.is_joint or not met(self.committed):
-            if self._over(ended) or not self._is_possible(wanted):
-                return False
-            found = self.committed
-            if not found.is_joint and not (
-                all(number in found for number in wanted.remove) and self._leaves_enough(found, wanted)
-            ):
-                return False
-            for node in self._leaders(change):
-                self.world.later(self.chance.randint(200, 3000) * 1000, self._arrive, (node.id, wanted))
-            yield self.chance.randint(*_ASK_AGAIN_MS)
-        return True
-
-    def _wait_for_leader(self) -> Generator[int, None, None]:
-        """For a while; there may be none for longer."""
-        for _ in range(30):
-            if self.world.leader() is not None:
-                return
-            yield 100
-
-    def _leaders(self, change: Change) -> list[SimNode]:
-        """Who is asked: see :class:`Change`."""
-        if change.ask == "leader":
-            leader = self.world.leader()
-            return [leader] if leader is not None else []
-        leading = [node for node in self.world.nodes.values() if node.raft is not None and node.raft.is_leader]
-        if change.ask == "any" and leading:
-            return [self.chance.choice(leading)]
-        return leading
-
-    def _arrive(self, item: tuple[NodeId, MembershipChange]) -> None:
-        """The request has reached a server, which may not lead any more."""
-        number, wanted = item
-        world = self.world
-        node = world.nodes.get(number)
-        if node is None or node.raft is None:
-            return
-        if node.paused_until_ns > world.now_ns:
-            world.at(node.paused_until_ns, self._arrive, item)
-            return
-        raft = node.raft
-        if not self._is_possible(wanted) or not self._leaves_enough(raft.configuration, wanted):
-            world.count("changes held back")
-            return
-        try:
-            index = raft.propose_membership(wanted, node.clock_ns)
-        except (NotLeader, Busy, Refused) as error:
-            world.count(f"changes refused: {type(error).__name__}")
-            return
-        world.trace(7, number, index)
-        world.count("changes begun")
-        for leaver in sorted(wanted.remove):
-            self._leaving.add(leaver)
-            self._never_again.add(leaver)
-            if leaver != number and leaver in world.nodes:
-                world.nemesis.leaving(leaver)
-        node.pump()
-
-    def _is_possible(self, wanted: MembershipChange) -> bool:
-        """No id comes back, and nobody is added who is dead."""
-        return not any(
-            one.id in self._never_again or one.id in self.world.gone
-            for one in (*wanted.add_voters, *wanted.add_learners)
-        )
-
-    def _leaves_enough(self, current: Configuration, wanted: MembershipChange) -> bool:
-        """What a server's manager would insist on: the rest has a quorum of living voters."""
-        voters = (current.voters | {one.id for one in wanted.add_voters}) - wanted.remove
-        if wanted.remove & current.voters and len(voters) < min(self.habits.min_voters, len(current.voters)):
-            return False
-        return 2 * len(voters - self.world.gone) > len(voters)
-
-    def _catch_up(self, numbers: Iterable[NodeId], ended: int) -> Generator[int, None, bool]:
-        """Wait until the leader has seen them keep up. False: it will not be, or it took too long."""
-        looks, before = 0, (0, 0)
-        while not self._over(ended):
-            found = self.committed
-            if not self.world.gone.isdisjoint(numbers) or not all(number in found for number in numbers):
-                return False  # dead, or removed by another change
-            leader = self.world.leader()
-            raft = leader.raft if leader is not None else None
-            if raft is not None:
-                progress = [raft.progress.get(number) for number in numbers]
-                near = all(
-                    one is not None and raft.last_index - one.match_index <= self.habits.lag_entries for one in progress
-                )
-                looks = looks + 1 if near and before == (raft.id, raft.term) else int(near)
-                before = (raft.id, raft.term)
-                if looks >= self.habits.looks:
-                    return True
-            yield self.habits.look_ms
-        return False
-
-    def _deadline(self) -> int:
-        return self.world.now_ns + self.habits.patience_ms * MILLISECOND_NS
-
-    def _over(self, ended: int) -> bool:
-        # Once the world is healed, everything must come to its end: whether it does is then what is tested.
-        return bool(self.habits.patience_ms) and not self._resting and self.world.now_ns > ended
-
-    def _pick(self, numbers: list[NodeId], change: Change) -> NodeId | None:
-        return numbers[change.pick % len(numbers)] if numbers else None
-
     # ---- machines -----------------------------------------------------------------------------------
 
     def _new_id(self) -> NodeId | None:
-        """A fresh id, if there is room for one more server."""
-        booked = sum(1 for number in self._joining if number not in self.world.nodes)
-        if self.world.running + booked >= self.habits.max_servers and not self._resting:
-            return None
+        """A fresh id, if there is room for one more server; who only lingers gives way."""
+        world = self.world
+        booked = sum(1 for number in self._joining if number not in world.nodes)
+        if world.running + booked >= self.habits.max_servers and not self._resting:
+            lingering = [
+                number
+                for number, node in world.nodes.items()
+                if number in self._leaving and not node.dead_for_good and not self._is_needed(number)
+            ]
+            if not lingering:
+                return None
+            world.retire(lingering[0])
         number, self._next_id = self._next_id, self._next_id + 1
         self._joining.add(number)
         return number
+
+    def _is_needed(self, number: NodeId) -> bool:
+        """Whether a configuration that is or may come to be in force has this server."""
+        return any(number in configuration for configuration in self.world.invariants.possible_configurations())
 
     def _farewell(self, item: tuple[NodeId, int]) -> None:
         """Stop a server for good, some time after no configuration that may be in force needs it any more."""
@@ -470,7 +373,7 @@ class Operator:
         world = self.world
         if number not in world.nodes or self._resting:
             return
-        if any(number in configuration for configuration in world.invariants.possible_configurations()):
+        if self._is_needed(number):
             if number in self.committed and number not in self._leaving:
                 return  # it stays after all
             world.later(_FAREWELL_MS * MILLISECOND_NS, self._farewell, item)

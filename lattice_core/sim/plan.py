@@ -70,6 +70,8 @@ FAULT_KINDS: Final[dict[str, str]] = {
     "isolate-after-change": "the leader is cut off as soon as it has appended a configuration (any; `amount` 1: one "
     "that ends a joint one; 2: a joint one)",
     "crash-after-change": "the leader loses power as soon as it has appended a configuration (`amount` as before)",
+    "pause-after-change": "the leader stands still as soon as it has appended a configuration (`amount` as before)",
+    "eio-after-change": "the fsync of a configuration that the leader has just appended fails (`amount` as before)",
     "split-joint": "as soon as a joint configuration is appended, a cut leaves the leader only one of its two "
     "majorities (`amount` 0: the old one, 1: the new one)",
     "crash-before-answer": "a follower loses power as soon as a configuration (`amount` as before) is on its disk, "
@@ -84,6 +86,8 @@ FAULT_KINDS: Final[dict[str, str]] = {
 MEMBERSHIP_FAULTS: Final = (
     "isolate-after-change",
     "crash-after-change",
+    "pause-after-change",
+    "eio-after-change",
     "split-joint",
     "crash-before-answer",
     "crash-joiner",

@@ -230,7 +230,10 @@ def _snapshot_drops_sessions() -> list[Patch]:
 
 
 def _snapshot_without_membership() -> list[Patch]:
-    return [(RaftLog, "configuration_at", lambda self, index: NO_CONFIGURATION)]
+    return [
+        (RaftLog, "configuration_at", lambda self, index: NO_CONFIGURATION),
+        (RaftNode, "may_snapshot", lambda self, index: index <= self.durability.durable_index),
+    ]
 
 
 PLANTS: Final[dict[str, Plant]] = {
@@ -265,6 +268,9 @@ PLANTS: Final[dict[str, Plant]] = {
     "second-change-at-once": Plant("a change begins while another is pending", membership.second_change_at_once),
     "removed-leader-counts-itself": Plant(
         "a leader that removed itself counts its own copy", membership.removed_leader_counts_itself
+    ),
+    "removed-server-heard": Plant(
+        "nobody protects a leader that is heard, and there is no pre-vote", membership.removed_server_heard
     ),
     "joint-never-left": Plant(
         "a new leader does not finish the joint configuration it finds", membership.joint_never_left

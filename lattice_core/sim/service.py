@@ -15,6 +15,7 @@ from lattice_core.raft.errors import Busy, NotLeader
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.ready import ReadRefused, ReadReleased
 from lattice_core.raft.types import Entry, NodeId
+from lattice_core.sim.violation import Violation
 
 if TYPE_CHECKING:
     from lattice_core.sim.node import SimNode
@@ -139,6 +140,9 @@ class Service:
             for request in requests:
                 self._answer(request, "retry", raft.leader_id)
             return
+        if len(results) != len(requests):
+            text = f"n{self.node.id} has {len(results)} results of the {len(requests)} batches in entry {entry.index}"
+            raise Violation("apply", text)
         for request, result in zip(requests, results, strict=True):
             if result.status is BatchStatus.OK:
                 self._answer(request, "ok", packed=result.packed)

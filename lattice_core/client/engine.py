@@ -65,7 +65,7 @@ DRAIN_SECONDS: Final = 0.05
 refusal that is heard keeps a batch out of doubt."""
 
 LEARN_AFTER_SECONDS: Final = 0.2
-LEARN_EVERY_SECONDS: Final = 5.0
+LEARN_EVERY_SECONDS: Final = 2.0
 """When members' addresses are asked for, of one member that asks nobody else. Commands that run once are over before
 the first time; a client that stays learns of a new member before the old ones can all have been replaced."""
 

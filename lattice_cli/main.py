@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": "lattice_cli.commands.bench:bench",
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
+    "chaos": "lattice_cli.commands.chaos:chaos",
     "config": "lattice_cli.commands.config:config",
     "completion": "lattice_cli.commands.completion:completion",
 }
@@ -91,7 +92,7 @@ class LazyGroup(Group):
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )
-@rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify"])
+@rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
 @rich_click.command_panel("Shell", commands=["completion"])
 @common_options
 def cli() -> None:

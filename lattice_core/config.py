@@ -83,6 +83,10 @@ class NodeConfig:
     auto_remove_after_seconds: float = 0.0
     """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
 
+    peer_routes: dict[str, str] = field(default_factory=dict)
+    """Name to the address where this node dials that member, in place of the peer address that the cluster knows:
+    through a tunnel, an address translation, or a proxy that breaks things on purpose (lattice chaos)."""
+
     heartbeat_ms: int = 100
     election_timeout_min_ms: int = 500
     election_timeout_max_ms: int = 1000

@@ -30,6 +30,11 @@ from lattice_cli.options import common_options
     metavar="SECONDS",
     help="As the leader, remove a member that has not answered for so long while all others do. [default: 0, never]",
 )
+@click.option(
+    "--peer-routes",
+    metavar="NAME=H:P,...",
+    help="Dial these members there (a tunnel, a proxy), not at the peer address the cluster knows.",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.option("--heartbeat-ms", type=int, metavar="MS", help="[default: 100]")
 @click.option("--election-timeout-min-ms", type=int, metavar="MS", help="[default: 500]")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,7 +30,10 @@ STOP_SECONDS = 8.0
 
 POLL_SECONDS = 0.02
 
-_DIE_WITH_PARENT = (
+FIRST_PORT = 10_000
+"""Below it are too many that somebody may have an opinion of."""
+
+DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
     "ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))\n"  # PR_SET_PDEATHSIG; it outlives execv
     "if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
@@ -38,15 +42,33 @@ _DIE_WITH_PARENT = (
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody uses now. Taken all at once, so that they differ."""
-    probes = [socket.socket() for _ in range(count)]
+    """Loopback ports that nobody uses now. Taken all at once, so that they differ.
+
+    From below the range that the system gives to outgoing connections, where that is known: while a node is down one
+    of those might take its port.
+    """
+    probes: list[socket.socket] = []
     try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+        while len(probes) < count:
+            probe = socket.socket()
+            probes.append(probe)
+            try:
+                probe.bind(("127.0.0.1", _listening_port()))
+            except OSError:
+                probes.pop().close()
         return [probe.getsockname()[1] for probe in probes]
     finally:
         for probe in probes:
             probe.close()
+
+
+def _listening_port() -> int:
+    """A port to try; 0, any, where the system does not say which are for outgoing connections."""
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return random.randrange(FIRST_PORT, lowest) if lowest >= 2 * FIRST_PORT else 0
 
 
 @dataclass
@@ -72,6 +94,10 @@ class LocalNode:
 
 class LocalCluster:
     """Nodes n1, n2, ... and the directory that holds all they leave behind."""
+
+    start_seconds = START_SECONDS
+    launcher = DIE_WITH_PARENT
+    """Linux only: a program that gets our process id and a command, and becomes that command."""
 
     def __init__(self, nodes: int = 3, *, parent_dir: Path | None = None, options: tuple[str, ...] = ()) -> None:
         """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``."""
@@ -125,7 +151,7 @@ class LocalCluster:
         offsets = {node.name: node.log_path.stat().st_size if node.log_path.exists() else 0 for node in nodes}
         for node in nodes:
             self._spawn(node)
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(self.start_seconds):
             for node in nodes:
                 await self._until_ready(node, offsets[node.name])
 
@@ -165,7 +191,7 @@ class LocalCluster:
     def _spawn(self, node: LocalNode) -> None:
         command = self.command(node)
         if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+            command = [sys.executable, "-I", "-S", "-c", self.launcher, str(os.getpid()), *command]
         # Settings of the caller's environment are meant for other nodes than these.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
         here = str(Path(__file__).resolve().parents[2])

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from lattice_core.raft.types import Configuration, NodeId
+from lattice_core.raft.types import Configuration, Member, NodeId
 from lattice_core.rpc.pb import raft_pb2
 
 PROTOCOL = 1
@@ -115,11 +115,14 @@ class PeerDirectory:
         committed: Callable[[], tuple[int, Configuration]],
         on_disowned: Callable[[str], None],
         on_removed: Callable[[str], None],
+        routes: Mapping[str, str] | None = None,
     ) -> None:
         """``configuration`` is the one in force, ``committed`` the newest committed one and its index.
 
         ``on_disowned`` is called with the reason when a member holds another incarnation for *our* id,
         ``on_removed`` when one knows that this member was removed.
+
+        ``routes``: where to dial members of these names, if not at their peer address.
         """
         self.local = local
         self._book = book
@@ -127,6 +130,7 @@ class PeerDirectory:
         self._committed = committed
         self._on_disowned = on_disowned
         self._on_removed = on_removed
+        self._routes = dict(routes or {})
         self._peers: dict[NodeId, PeerInfo] = {}
         self._logged: dict[str, float] = {}
 
@@ -140,6 +144,13 @@ class PeerDirectory:
             return member.name
         peer = self._peers.get(node_id)
         return peer.name if peer is not None else f"{node_id:016x}"
+
+    def dial_addr(self, name: str, peer_addr: str) -> str:
+        """Where this node dials the server of this name. Who answers there is checked, as everywhere."""
+        return self._routes.get(name, peer_addr)
+
+    def dial_addr_of(self, member: Member) -> str:
+        return self.dial_addr(member.name, member.peer_addr)
 
     def client_addr_of(self, node_id: NodeId) -> str:
         """Where clients reach that member; empty if it has not said so yet."""

@@ -90,7 +90,8 @@ class PeerTransport:
         """
         if self._closed:
             return
-        wanted = {member.id: member.peer_addr for member in configuration.members if member.id != self._local_id}
+        dial_addr_of = self._directory.dial_addr_of
+        wanted = {member.id: dial_addr_of(member) for member in configuration.members if member.id != self._local_id}
         for peer in leaving:
             if peer in self._links:
                 wanted.setdefault(peer, self._links[peer].addr)

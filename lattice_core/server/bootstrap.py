@@ -380,4 +380,4 @@ async def introduce(peers: PeerDirectory, configuration: Configuration) -> None:
     (SAFETY 22). Those who cannot be reached within PROBE_SECONDS are met later.
     """
     others = [member for member in configuration.members if member.id != peers.local.node_id]
-    await asyncio.gather(*(greet(member.id, member.peer_addr, peers, PROBE_SECONDS) for member in others))
+    await asyncio.gather(*(greet(member.id, peers.dial_addr_of(member), peers, PROBE_SECONDS) for member in others))

@@ -411,7 +411,7 @@ class MembershipRequests:
         """The incarnation of the server ``name`` that waits at ``addr`` to join. Raises NotAllowed, Unavailable."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                status = await fetch_status(addr, PROBE_SECONDS)
+                status = await fetch_status(self._host.peers.dial_addr(name, addr), PROBE_SECONDS)
         except CONNECTION_ERRORS as error:
             reason = _why_not(error)
             if incarnation is not None:

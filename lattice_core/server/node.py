@@ -93,6 +93,7 @@ class Node:
             lambda: self.core.committed_configuration,
             self._disowned,
             self._removed,
+            config.peer_routes,
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)

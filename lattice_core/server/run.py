@@ -29,6 +29,7 @@ from lattice_core.server.cluster_service import ClusterService
 from lattice_core.server.joining import ask_to_join, joining_handlers
 from lattice_core.server.kv_service import KVService
 from lattice_core.server.node import Node
+from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import FileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
 
@@ -58,7 +59,7 @@ class RunningNode:
     def __init__(self, config: NodeConfig, fs: FileSystem | None = None) -> None:
         config.validate()
         self.config = config
-        self._fs = fs if fs is not None else RealFileSystem()
+        self._fs = fs if fs is not None else RealFileSystem(Reserve())
         self._opened: OpenedNode | None = None
         self.node: Node
         self._kv: KVService

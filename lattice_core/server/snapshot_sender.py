@@ -112,7 +112,7 @@ class SnapshotSender:
         try:
             await send_snapshot(
                 message.to,
-                member.peer_addr,
+                self._peers.dial_addr_of(member),
                 self._peers,
                 Offer(message.term, message.round, snapshot_name(message.snapshot), size),
                 read,

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from lattice_core.errors import DirectoryInUse, StorageFailed
+from lattice_core.storage.descriptors import NoReserve, Reserve
 from lattice_core.storage.errors import DiskFull
 
 SECTOR_BYTES = 512
@@ -165,9 +166,10 @@ def _refused(action: str, path: str, error: OSError) -> StorageFailed:
 class RealFile:
     """A :class:`File` on a descriptor. One thread at a time for writing; ``pread`` needs no care."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, reserve: Reserve) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._reserve = reserve
 
     def write_at(self, offset: int, data: bytes) -> None:
         # No context manager here: this and datasync are the hot path of every write to the cluster.
@@ -236,7 +238,7 @@ class RealFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):  # what matters was synced; the descriptor is gone either way
-                os.close(descriptor)
+                self._reserve.give_back(descriptor)
 
 
 def _datasync(descriptor: int) -> None:
@@ -272,16 +274,22 @@ def _in_use(path: str, descriptor: int) -> DirectoryInUse:
 class RealFileSystem:
     """:class:`OfflineFileSystem` on the operating system's files."""
 
+    def __init__(self, reserve: Reserve | None = None) -> None:
+        """``reserve``: descriptors to fall back on when the process has no other left."""
+        self._reserve = reserve or NoReserve()
+
     def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> RealFile:
         flags = os.O_RDWR | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT | (os.O_EXCL if exclusive else 0)
         with _refusals("open", path):
-            return RealFile(path, os.open(path, flags, FILE_MODE))
+            descriptor = self._reserve.get(lambda: os.open(path, flags, FILE_MODE))
+            return RealFile(path, descriptor, self._reserve)
 
     def open_read_only(self, path: str) -> RealFile:
         with _refusals("open", path):
-            return RealFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            descriptor = self._reserve.get(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return RealFile(path, descriptor, self._reserve)
 
     def exists(self, path: str) -> bool:
         with _refusals("examine", path):
@@ -293,7 +301,7 @@ class RealFileSystem:
 
     def list_dir(self, path: str) -> list[str]:
         with _refusals("list", path):
-            return sorted(os.listdir(path))
+            return sorted(self._reserve.during(lambda: os.listdir(path)))
 
     def make_dirs(self, path: str) -> None:
         missing: list[str] = []
@@ -316,11 +324,12 @@ class RealFileSystem:
 
     def sync_dir(self, path: str) -> None:
         with _refusals("fsync directory", path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            descriptor = self._reserve.get(lambda: os.open(path, flags))
             try:
                 os.fsync(descriptor)
             finally:
-                os.close(descriptor)
+                self._reserve.give_back(descriptor)
 
     def lock(self, path: str) -> RealLock:
         with _refusals("lock", path):

@@ -46,6 +46,7 @@ def test_the_initial_cluster_may_be_text_or_a_table(tmp_path: Path) -> None:
     as_table = write(tmp_path, '[initial-cluster]\nn1 = "h:1"\nn2 = "h:2"\n')
     second = settings.load({}, config_file=as_table, environ={}).config
     assert first.initial_cluster == second.initial_cluster == {"n1": "h:1", "n2": "h:2"}
+    assert settings.load({"peer_routes": "n2=h:3"}, environ={}).config.peer_routes == {"n2": "h:3"}
     flag = settings.load({"initial_cluster": "n1=h:1"}, environ={}).config
     assert flag.initial_cluster == {"n1": "h:1"}
 

@@ -76,6 +76,8 @@ class Peer:
         """None: the configuration in force, at index 0."""
         self.refuse: Exception | None = None
         self.book = Book()
+        self.routes: dict[str, str] = {}
+        """By name, where to dial others if not at their address; read at the start."""
         self.configuration = Configuration(members=(), voters=frozenset())
         self.port = 0
 
@@ -92,6 +94,7 @@ class Peer:
             lambda: self.committed or (0, self.configuration),
             self.disowned.append,
             self.removed.append,
+            self.routes,
         )
         self.transport = PeerTransport(self.directory, self._receive, self.unreachable.append)
         self.transport.open()

@@ -57,6 +57,25 @@ def test_an_answer_whose_stream_is_gone_takes_the_other_way() -> None:
     run(scenario())
 
 
+def test_a_routed_member_is_dialled_there_and_nowhere_else() -> None:
+    async def scenario() -> None:
+        one, two = Peer(1), Peer(2)
+        await two.start()
+        one.routes = {"n2": two.addr}
+        await one.start()
+        nowhere = Member(2, "n2", "127.0.0.1:1")
+        one.configuration = Configuration.of_voters([Member(1, "n1", one.addr), nowhere])
+        one.transport.set_configuration(one.configuration)
+        two.meet(one)
+        one.transport.send([HEARTBEAT])
+        await eventually(lambda: two.received == [HEARTBEAT])
+        status = await one.transport.status(2, 5)
+        assert status is not None
+        assert status.node_id == 2
+
+    run(scenario())
+
+
 def test_hello_tells_names_and_client_addresses() -> None:
     async def scenario() -> None:
         one, two = await pair()

@@ -1,0 +1,166 @@
+"""The nodes under attack: real processes, and what can be done to one from outside.
+
+Settings are small, so that a run of seconds begins segments, takes snapshots, and has followers that need one. Each
+node dials the others through :class:`~lattice_cli.chaos.links.Links`.
+
+A process that ends although nobody meant it to is a finding; so whoever ends one says so (:meth:`ChaosCluster.
+expecting`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from lattice_cli.chaos.links import Links
+from lattice_cli.demo.processes import DIE_WITH_PARENT, POLL_SECONDS, LocalCluster, LocalNode
+
+SETTINGS = {
+    "segment_bytes": 128 << 10,
+    "snapshot_entries": 150,
+    "snapshot_keep_entries": 40,
+}
+
+START_SECONDS = 60.0
+"""Several nodes may start at once, under load, on few cores, with a slow disk on top."""
+
+STOP_SECONDS = 30.0
+"""SIGTERM: five seconds to hand over and drain, and a disk that may be slow."""
+
+_PTRACE = "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1))\n"
+"""PR_SET_PTRACER, any: where the kernel restricts ptrace to parents (Yama), strace may attach to this one."""
+
+
+class ChaosCluster(LocalCluster):
+    """Call :meth:`prepare` before :meth:`start`, and in the end :meth:`end` (and :meth:`kill_all`, unless what is
+    left behind is wanted)."""
+
+    start_seconds = START_SECONDS
+    launcher = DIE_WITH_PARENT.replace("if os.getppid()", _PTRACE + "if os.getppid()")
+
+    def __init__(self, nodes: int, *, parent_dir: Path | None = None) -> None:
+        super().__init__(nodes, parent_dir=parent_dir)
+        self.links = Links(self.nodes)
+        self._expected: dict[str, int] = {}
+        self._paused: set[str] = set()
+        self._life_began: dict[str, int] = {}
+
+    async def prepare(self) -> None:
+        """Open the proxies and write each node's settings."""
+        await self.links.open({node.name: node.peer_addr for node in self.nodes.values()})
+        for node in self.nodes.values():
+            config = self.directory / f"{node.name}.toml"
+            routes = {name: f'"{addr}"' for name, addr in self.links.routes(node.name).items()}
+            lines = [f"{name} = {value}" for name, value in SETTINGS.items()]
+            lines += ["[peer_routes]", *(f"{name} = {addr}" for name, addr in routes.items())]
+            config.write_text("\n".join(lines) + "\n")
+            node.arguments += ["--config", str(config)]
+
+    async def end(self) -> None:
+        """No process and no connection is left; the directory is."""
+        for name in list(self._paused):
+            self.resume(name)
+        for node in self.nodes.values():
+            if node.running:
+                self.kill(node.name)
+        await self.links.close()
+
+    # -- what is known of them --------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.nodes)
+
+    def awake(self) -> list[str]:
+        """Who runs and is not paused."""
+        return [name for name, node in self.nodes.items() if node.running and name not in self._paused]
+
+    @contextlib.contextmanager
+    def expecting(self, name: str) -> Iterator[None]:
+        """While the block runs the node may end, and be down."""
+        self._expected[name] = self._expected.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            self._expected[name] -= 1
+
+    def unexpected_ends(self) -> list[tuple[str, int, str]]:
+        """Name, exit code and last words of those that have ended by themselves."""
+        return [
+            (name, node.process.returncode, self.last_words(name))
+            for name, node in self.nodes.items()
+            if node.process is not None and node.process.poll() is not None and not self._expected.get(name)
+        ]
+
+    def said(self, name: str) -> str:
+        """What the node has said in its present, or last, life."""
+        node = self.nodes[name]
+        if not node.log_path.exists():
+            return ""
+        with node.log_path.open("rb") as file:
+            file.seek(self._life_began.get(name, 0))
+            return file.read().decode(errors="replace")
+
+    def last_words(self, name: str) -> str:
+        return self._last_words(self.nodes[name])
+
+    # -- what can be done to one ------------------------------------------------------------------
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: connections stay open and nothing is answered."""
+        node = self.nodes[name]
+        if node.running:
+            assert node.pid is not None
+            self._paused.add(name)
+            os.kill(node.pid, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        node = self.nodes[name]
+        self._paused.discard(name)
+        if node.running:
+            assert node.pid is not None
+            os.kill(node.pid, signal.SIGCONT)
+
+    async def terminate(self, name: str) -> int | None:
+        """SIGTERM; the exit code, None if it does not end."""
+        node = self.nodes[name]
+        assert node.process is not None
+        node.process.send_signal(signal.SIGTERM)
+        return await self.wait(name, STOP_SECONDS)
+
+    async def wait(self, name: str, seconds: float) -> int | None:
+        """The exit code, once it has ended; None if it does not within ``seconds``."""
+        process = self.nodes[name].process
+        assert process is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while process.poll() is None:  # noqa: ASYNC110 - Popen has no event
+                    await asyncio.sleep(POLL_SECONDS)
+        return process.poll()
+
+    async def try_start(self, name: str) -> int | None:
+        """Start it: None once it serves, else the code with which it ended. Raises TimeoutError for neither."""
+        node = self.nodes[name]
+        self.spawn(name)
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                code = node.process.poll() if node.process is not None else None
+                if any(line.startswith("ready ") for line in self.said(name).splitlines()):
+                    return None
+                if code is not None:
+                    return code
+                await asyncio.sleep(POLL_SECONDS)
+
+    def spawn(self, name: str) -> None:
+        """Start it, and do not wait."""
+        self._spawn(self.nodes[name])
+
+    def _spawn(self, node: LocalNode) -> None:
+        self._life_began[node.name] = node.log_path.stat().st_size if node.log_path.exists() else 0
+        self._paused.discard(node.name)
+        super()._spawn(node)

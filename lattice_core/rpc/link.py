@@ -74,6 +74,11 @@ class PeerLink:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"link to {self.addr}")
 
+    @property
+    def queued_bytes(self) -> int:
+        """Entries that wait to be written to the stream."""
+        return self._outbox.bulk_bytes
+
     def send(self, message: Message) -> None:
         self._outbox.put(message)
 

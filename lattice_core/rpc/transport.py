@@ -130,6 +130,11 @@ class PeerTransport:
         link = self._links.get(peer)
         return peer in self._inbound or (link is not None and link.connected)
 
+    def queued_bytes(self, peer: NodeId) -> int:
+        """Entries that wait to be sent to this peer."""
+        link = self._links.get(peer)
+        return 0 if link is None else link.queued_bytes
+
     def down_seconds(self, peer: NodeId) -> float | None:
         """Since when no stream to this peer could be had; None: there is one, or none was tried."""
         link = self._links.get(peer)

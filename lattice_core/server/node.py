@@ -39,7 +39,9 @@ from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, r
 from lattice_core.server.clock import ClusterClock, now_ns
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
+from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
@@ -64,6 +66,7 @@ class Node:
         self.config = config
         self._opened = opened
         self._started_ns = now_ns()
+        self.metrics = NodeMetrics()
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LatticeError] = loop.create_future()
         identity = opened.identity
@@ -95,7 +98,7 @@ class Node:
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
-        self.loop = ReadyLoop(self.core, self._on_event, self._fatal)
+        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics)
         self.proposals = Proposals(
             self.core,
             clock,
@@ -103,8 +106,9 @@ class Node:
             self.loop.kick,
             max_pending_bytes=config.max_pending_bytes,
             max_entry_bytes=config.max_entry_bytes,
+            metrics=self.metrics,
         )
-        self.reads = Reads(self.core, self.machine, self.hints, self.loop.kick, self.stale_seconds)
+        self.reads = Reads(self.core, self.machine, self.hints, self.loop.kick, self.stale_seconds, self.metrics)
         self.applier = Applier(self.machine, self.proposals, clock)
         self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
         self.membership = Membership(
@@ -126,6 +130,7 @@ class Node:
             self.loop,
             self.applier,
             self.peers,
+            self.metrics,
         )
         self.storage = StorageThread(
             opened.wal,
@@ -133,6 +138,7 @@ class Node:
             self._storage_failed,
             self._disk_full,
             self.snapshots.installer.publish,
+            self.metrics,
         )
         self.snapshots.storage = self.storage
         self.loop.proposals = self.proposals
@@ -141,6 +147,7 @@ class Node:
         self.loop.transport = self.transport
         self.loop.storage = self.storage
         self.loop.snapshots = self.snapshots
+        self.readiness = Readiness(self, opened.recovered.commit_hint)
         self._led_term: int | None = None
         self._transfers: list[asyncio.Future[str | None]] = []
         self._role_watchers: list[Callable[[], None]] = []
@@ -281,6 +288,7 @@ class Node:
                     future.set_result(event.reason)
 
     def _role_changed(self, event: RoleChanged) -> None:
+        self.metrics.role_changed(event)
         leads = event.role is Role.LEADER
         if self._led_term is not None and (not leads or event.term != self._led_term):
             self.proposals.leadership_lost()
@@ -383,6 +391,20 @@ class Node:
         learner = core.role is Role.FOLLOWER and core.id in core.configuration.learners
         return "learner" if learner else core.role.value
 
+    def uptime_seconds(self) -> float:
+        return self.seconds_since(self._started_ns)
+
+    def seconds_since(self, then_ns: int) -> float:
+        return max(0, now_ns() - then_ns) / 1e9
+
+    def log_bytes(self) -> int:
+        """What the log takes up on the disk."""
+        return self._opened.wal.size_bytes
+
+    def free_bytes(self) -> int:
+        """Room on the data directory's disk. Raises StorageFailed, OSError."""
+        return self._opened.fs.free_bytes(self._opened.directory.path)
+
     async def status(self) -> raft_pb2.MemberStatus:
         """This member's account of itself, its hash taken between two entries."""
         while not self.applier.between_entries and not self.failed.done():
@@ -408,10 +430,10 @@ class Node:
             incarnation=local.incarnation,
             configuration=configuration_to_pb(core.configuration),
             configuration_index=core.configuration_index,
-            log_bytes=self._opened.wal.size_bytes,
+            log_bytes=self.log_bytes(),
             keys=len(machine.store),
             sessions=len(machine.sessions),
-            uptime_seconds=(now - self._started_ns) / 1e9,
+            uptime_seconds=self.uptime_seconds(),
         )
         for peer, progress in core.progress.items():
             status.progress.add(

@@ -13,6 +13,7 @@ A batch sees one state: it is executed in one go.
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from lattice_core.raft.ready import ReadRefused, ReadReleased
 from lattice_core.raft.types import NodeId
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.hints import Hints
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.read_batches import Answer, Read, execute
 
 MAX_PENDING_BATCHES = 10_000
@@ -53,7 +55,9 @@ class Core(Protocol):
 
 class _Waiting(NamedTuple):
     reads: list[Read]
+    consistency: int
     reply: ReadReply
+    began: float
 
 
 class Reads:
@@ -66,12 +70,14 @@ class Reads:
         hints: Hints,
         kick: Callable[[], None],
         stale_seconds: Callable[[], float],
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self._core = core
         self._machine = machine
         self._hints = hints
         self._kick = kick
         self._stale_seconds = stale_seconds
+        self._metrics = metrics if metrics is not None else NodeMetrics()
         self._waiting: list[_Waiting] = []
         self._waiting_for_lease: list[_Waiting] = []
         self._rounds: dict[int, list[_Waiting]] = {}
@@ -86,15 +92,22 @@ class Reads:
     def idle(self) -> bool:
         return self._pending == 0
 
+    @property
+    def pending(self) -> int:
+        """Batches that wait for their answer."""
+        return self._pending
+
     def submit(self, reads: list[Read], consistency: int, reply: ReadReply) -> None:
         """Take a batch of checked reads. Exactly one reply, later or at once."""
-        waiting = _Waiting(reads, reply)
+        waiting = _Waiting(reads, consistency, reply, time.perf_counter())
         if consistency == kv_pb2.CONSISTENCY_STALE:
             self._pending += 1
             self._answer(waiting, self._stale_seconds())
             return
         if self._pending >= MAX_PENDING_BATCHES:
-            reply(self._hints.error(Busy(f"{self._pending} batches of reads are waiting already")))
+            busy = self._hints.error(Busy(f"{self._pending} batches of reads are waiting already"))
+            self._metrics.read_failed(busy)
+            reply(busy)
             return
         self._pending += 1
         if consistency == kv_pb2.CONSISTENCY_LEASE:
@@ -162,9 +175,12 @@ class Reads:
     def _answer(self, waiting: _Waiting, stale_seconds: float = 0.0) -> None:
         self._pending -= 1
         store = self._machine.store
-        waiting.reply(Answers(execute(store, waiting.reads), store.revision, stale_seconds))
+        answers = Answers(execute(store, waiting.reads), store.revision, stale_seconds)
+        self._metrics.have_read(waiting.consistency, len(waiting.reads), waiting.began)
+        waiting.reply(answers)
 
     def _refuse(self, batches: list[_Waiting], detail: kv_pb2.ErrorDetail) -> None:
         for waiting in batches:
             self._pending -= 1
+            self._metrics.read_failed(detail)
             waiting.reply(detail)

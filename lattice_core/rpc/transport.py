@@ -195,7 +195,8 @@ class PeerTransport:
                 self._read(peer.node_id, context),
             )
         except MalformedMessage as error:
-            log.warning("closed the stream from %s (%s): %s", peer.name, context.peer(), error)
+            text = "closed the stream from %s (%s): %s"
+            log.warning(text, peer.name, context.peer(), error, extra={"peer": peer.name})
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except CONNECTION_ERRORS as error:
             log.debug("the stream from %s ended: %s", peer.name, describe(error))

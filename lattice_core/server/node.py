@@ -275,12 +275,24 @@ class Node:
             self._role_changed(event)
         elif isinstance(event, ConfigurationChanged):
             self.membership.tend_links()
-            raft_log.info("configuration at index %d: %s", event.index, _describe(event.configuration))
+            configuration = event.configuration
+            raft_log.info(
+                "configuration at index %d: %s",
+                event.index,
+                _describe(configuration),
+                extra={
+                    "index": event.index,
+                    "voters": _names(configuration, configuration.voters),
+                    "outgoing": _names(configuration, configuration.voters_outgoing),
+                    "learners": _names(configuration, configuration.learners),
+                },
+            )
         elif isinstance(event, TransferEnded):
             raft_log.info(
                 "handing leadership to %s %s",
                 self.peers.name_of(event.target),
                 "is done" if event.reason is None else f"failed: {event.reason}",
+                extra={"target": self.peers.name_of(event.target), "reason": event.reason},
             )
             waiting, self._transfers = self._transfers, []
             for future in waiting:
@@ -293,8 +305,15 @@ class Node:
         if self._led_term is not None and (not leads or event.term != self._led_term):
             self.proposals.leadership_lost()
         self._led_term = event.term if leads else None
-        leader = "no leader" if event.leader_id is None else f"leader {self.peers.name_of(event.leader_id)}"
-        raft_log.info("%s in term %d, %s: %s", event.role.value, event.term, leader, event.reason)
+        leader = None if event.leader_id is None else self.peers.name_of(event.leader_id)
+        raft_log.info(
+            "%s in term %d, %s: %s",
+            event.role.value,
+            event.term,
+            "no leader" if leader is None else f"leader {leader}",
+            event.reason,
+            extra={"role": event.role.value, "term": event.term, "leader": leader, "reason": event.reason},
+        )
         if event.leader_id is not None:
             self.loop.last_heard_leader_ns = now_ns()
         for watcher in list(self._role_watchers):
@@ -452,13 +471,14 @@ def _last_heard(core: RaftNode, peer: NodeId) -> int:
     return progress.last_heard_ns if progress is not None else 0
 
 
-def _describe(configuration: Configuration) -> str:
-    def names(ids: frozenset[NodeId]) -> str:
-        return ",".join(member.name for member in configuration.members if member.id in ids)
+def _names(configuration: Configuration, ids: frozenset[NodeId]) -> list[str]:
+    return [member.name for member in configuration.members if member.id in ids]
 
-    text = f"voters {names(configuration.voters)}"
+
+def _describe(configuration: Configuration) -> str:
+    text = f"voters {','.join(_names(configuration, configuration.voters))}"
     if configuration.voters_outgoing:
-        text += f", outgoing {names(configuration.voters_outgoing)}"
+        text += f", outgoing {','.join(_names(configuration, configuration.voters_outgoing))}"
     if configuration.learners:
-        text += f", learners {names(configuration.learners)}"
+        text += f", learners {','.join(_names(configuration, configuration.learners))}"
     return text

@@ -153,6 +153,12 @@ class RunningNode:
             if addr:
                 _require_free(addr, option)
 
+    def log_context(self) -> dict[str, Any]:
+        """What every line of a JSON log says of this node."""
+        if not hasattr(self, "node"):
+            return {}
+        return {"role": self.node.role_name(), "term": self.node.core.term}
+
     async def stop(self) -> None:
         """In good order: hand leadership over, let requests finish, within ``drain_seconds``; then close."""
         if self._started and not self.node.failed.done():
@@ -228,9 +234,9 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
     ``ready`` is called once it serves; by default the line ``ready name=... client=... peer=...`` goes to
     stderr. Raises LatticeError for what keeps it from starting (ports, directory, identity).
     """
-    logs.set_up(config.name, config.log_level, config.log_format)
-    tune_interpreter()
     running = RunningNode(config)
+    logs.set_up(config.name, config.log_level, config.log_format, running.log_context)
+    tune_interpreter()
     loop = asyncio.get_running_loop()
     asked_to_stop: asyncio.Future[str] = loop.create_future()
 

@@ -93,9 +93,9 @@ class SnapshotSender:
                 await self._stream(message, path, name)
                 delivered = True
             except CONNECTION_ERRORS as error:
-                log.info("the snapshot on its way to %s was cut: %s", name, describe(error))
+                log.info("the snapshot on its way to %s was cut: %s", name, describe(error), extra={"peer": name})
             except (Refused, LatticeError) as error:
-                log.warning("%s was not brought up to date by a snapshot: %s", name, error)
+                log.warning("%s was not brought up to date by a snapshot: %s", name, error, extra={"peer": name})
                 pause = min(self._pauses.get(peer, FIRST_PAUSE_SECONDS / 2) * 2, MAX_PAUSE_SECONDS)
             except Exception:
                 # A fault of ours; the core must hear of it all the same, or it would wait for ever.
@@ -145,4 +145,5 @@ class SnapshotSender:
             message.snapshot.last_included_index,
             size,
             (time.perf_counter() - began) * 1000,
+            extra={"peer": name, "index": message.snapshot.last_included_index, "size_bytes": size},
         )

@@ -230,6 +230,7 @@ class Snapshots:
                 capture.key_count,
                 snapshot.size_bytes,
                 seconds * 1000,
+                extra={"index": snapshot.index, "size_bytes": snapshot.size_bytes, "seconds": seconds},
             )
             return snapshot
 

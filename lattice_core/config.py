@@ -123,6 +123,9 @@ class NodeConfig:
     drain_seconds: float = 5.0
     """After SIGTERM: how long to wait for a successor and for requests under way."""
 
+    metrics_addr: str = ""
+    """Where /metrics, /healthz and /readyz are served over HTTP; empty: nowhere."""
+
     log_level: str = "info"
     log_format: str = "text"
 
@@ -135,6 +138,13 @@ class NodeConfig:
             raise ConfigurationError(
                 f"client and peer address are both {self.client_addr}: two listeners need two ports"
             )
+        if self.metrics_addr:
+            metrics = parse_addr(self.metrics_addr, what="metrics address")
+            for what, other in (("client", client), ("peer", peer)):
+                if metrics == other:
+                    raise ConfigurationError(
+                        f"{what} and metrics address are both {self.metrics_addr}: two listeners need two ports"
+                    )
         if self.initial_cluster:
             known = self.initial_cluster.get(self.name)
             if known is None:

@@ -36,6 +36,7 @@ from lattice_cli.options import common_options
     help="Dial these members there (a tunnel, a proxy), not at the peer address the cluster knows.",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
+@click.option("--metrics-addr", metavar="H:P", help="Serve /metrics, /healthz and /readyz there. [default: nowhere]")
 @click.option("--heartbeat-ms", type=int, metavar="MS", help="[default: 100]")
 @click.option("--election-timeout-min-ms", type=int, metavar="MS", help="[default: 500]")
 @click.option("--election-timeout-max-ms", type=int, metavar="MS", help="[default: 1000]")
@@ -47,8 +48,9 @@ from lattice_cli.options import common_options
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @common_options
-@rich_click.option_panel("Timing and logs", options=[
+@rich_click.option_panel("Timing, logs and metrics", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
+    "--metrics-addr",
 ])  # fmt: skip
 def start(config_file: Path | None, **flags: Any) -> int:
     """Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.

@@ -74,6 +74,11 @@ class PeerLink:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"link to {self.addr}")
 
+    @property
+    def queued_bytes(self) -> int:
+        """Entries that wait to be written to the stream."""
+        return self._outbox.bulk_bytes
+
     def send(self, message: Message) -> None:
         self._outbox.put(message)
 
@@ -113,7 +118,8 @@ class PeerLink:
                 self._directory.log_refusal(f"dialled {self.addr}: {refused.message}")
                 wait = MAX_RETRY_SECONDS
             except MalformedMessage as error:
-                log.warning("closed the stream to %s (%s): %s", self._directory.name_of(self.peer), self.addr, error)
+                name = self._directory.name_of(self.peer)
+                log.warning("closed the stream to %s (%s): %s", name, self.addr, error, extra={"peer": name})
             except StreamEnded:
                 pass
             except CONNECTION_ERRORS as error:
@@ -123,7 +129,8 @@ class PeerLink:
                 log.exception("the stream to %s (%s) ended", self._directory.name_of(self.peer), self.addr)
             if self.connected:
                 wait = FIRST_RETRY_SECONDS
-                log.info("lost the stream to %s (%s)", self._directory.name_of(self.peer), self.addr)
+                name = self._directory.name_of(self.peer)
+                log.info("lost the stream to %s (%s)", name, self.addr, extra={"peer": name, "addr": self.addr})
             self.connected = False
             if self.down_since is None:
                 self.down_since = loop.time()

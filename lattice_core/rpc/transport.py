@@ -131,6 +131,11 @@ class PeerTransport:
         link = self._links.get(peer)
         return peer in self._inbound or (link is not None and link.connected)
 
+    def queued_bytes(self, peer: NodeId) -> int:
+        """Entries that wait to be sent to this peer."""
+        link = self._links.get(peer)
+        return 0 if link is None else link.queued_bytes
+
     def down_seconds(self, peer: NodeId) -> float | None:
         """Since when no stream to this peer could be had; None: there is one, or none was tried."""
         link = self._links.get(peer)
@@ -192,7 +197,8 @@ class PeerTransport:
                 self._read(peer.node_id, context),
             )
         except MalformedMessage as error:
-            log.warning("closed the stream from %s (%s): %s", peer.name, context.peer(), error)
+            text = "closed the stream from %s (%s): %s"
+            log.warning(text, peer.name, context.peer(), error, extra={"peer": peer.name})
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except CONNECTION_ERRORS as error:
             log.debug("the stream from %s ended: %s", peer.name, describe(error))

@@ -1,6 +1,8 @@
 """One line per event, for people or for machines; standard logging, to stderr.
 
-Text: ``2026-01-31T12:00:00.123Z INFO  n1 raft: leads term 3 (won the election)``. JSON: the same as one object.
+Text: ``2026-01-31T12:00:00.123Z INFO  n1 raft: leads term 3 (won the election)``. JSON: the same as one object, with
+the node's role and term at that moment, and what the event is about in fields of its own: whatever the line was
+logged with as ``extra``. Text shows none of these, for its sentences say them; so they cost nothing there.
 Timestamps are wall clock, for people; nothing in the program reads them.
 """
 
@@ -10,7 +12,8 @@ import json
 import logging
 import sys
 import time
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -18,6 +21,17 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""Attributes that every record has; the others came as ``extra``."""
+
+Context = Callable[[], Mapping[str, Any]]
+"""Asked for each line of JSON: what the node is at that moment."""
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -42,9 +56,10 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, context: Context) -> None:
         super().__init__()
         self._node = node
+        self._context = context
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -53,16 +68,22 @@ class _JsonFormatter(logging.Formatter):
             "node": self._node,
             "component": record.name.removeprefix("lattice."),
             "message": record.getMessage(),
+            **self._context(),
         }
+        # What the event itself says of role and term wins: it may be older than this line.
+        line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def set_up(node: str, level: str, style: str) -> None:
-    """Send the ``lattice`` loggers to stderr. Replaces what an earlier call set up."""
+def set_up(node: str, level: str, style: str, context: Context = _nothing) -> None:
+    """Send the ``lattice`` loggers to stderr. Replaces what an earlier call set up.
+
+    ``context`` may be called on any thread.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter(node) if style == "json" else _TextFormatter(node))
+    handler.setFormatter(_JsonFormatter(node, context) if style == "json" else _TextFormatter(node))
     root = logging.getLogger("lattice")
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])

@@ -254,7 +254,8 @@ class Membership:
             return
         replaced = [self._peers.name_of(node_id) for node_id in sorted(change.remove)]
         in_place = f" in place of {replaced[0]}" if replaced else ""
-        log.info("%s has caught up: it is to vote%s (index %d)", learner.name, in_place, index)
+        text = "%s has caught up: it is to vote%s (index %d)"
+        log.info(text, learner.name, in_place, index, extra={"peer": learner.name, "index": index})
         self._good_looks.clear()
         self._loop.kick()
 

@@ -40,7 +40,9 @@ from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, r
 from lattice_core.server.clock import ClusterClock, now_ns
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
+from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
@@ -65,6 +67,7 @@ class Node:
         self.config = config
         self._opened = opened
         self._started_ns = now_ns()
+        self.metrics = NodeMetrics()
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LatticeError] = loop.create_future()
         identity = opened.identity
@@ -97,7 +100,7 @@ class Node:
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
-        self.loop = ReadyLoop(self.core, self._on_event, self._fatal)
+        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics)
         self.proposals = Proposals(
             self.core,
             clock,
@@ -105,6 +108,7 @@ class Node:
             self.loop.kick,
             max_pending_bytes=config.max_pending_bytes,
             max_entry_bytes=config.max_entry_bytes,
+            metrics=self.metrics,
         )
         self.reads = Reads(
             self.core,
@@ -112,6 +116,7 @@ class Node:
             self.hints,
             self.loop.kick,
             self.stale_seconds,
+            self.metrics,
             leases_by_default=config.read_mode == "lease",
         )
         self.applier = Applier(self.machine, self.proposals, clock)
@@ -135,6 +140,7 @@ class Node:
             self.loop,
             self.applier,
             self.peers,
+            self.metrics,
         )
         self.storage = StorageThread(
             opened.wal,
@@ -142,6 +148,7 @@ class Node:
             self._storage_failed,
             self._disk_full,
             self.snapshots.installer.publish,
+            self.metrics,
         )
         self.snapshots.storage = self.storage
         self.loop.proposals = self.proposals
@@ -150,6 +157,7 @@ class Node:
         self.loop.transport = self.transport
         self.loop.storage = self.storage
         self.loop.snapshots = self.snapshots
+        self.readiness = Readiness(self, opened.recovered.commit_hint)
         self._led_term: int | None = None
         self._transfers: list[asyncio.Future[str | None]] = []
         self._role_watchers: list[Callable[[], None]] = []
@@ -277,12 +285,24 @@ class Node:
             self._role_changed(event)
         elif isinstance(event, ConfigurationChanged):
             self.membership.tend_links()
-            raft_log.info("configuration at index %d: %s", event.index, _describe(event.configuration))
+            configuration = event.configuration
+            raft_log.info(
+                "configuration at index %d: %s",
+                event.index,
+                _describe(configuration),
+                extra={
+                    "index": event.index,
+                    "voters": _names(configuration, configuration.voters),
+                    "outgoing": _names(configuration, configuration.voters_outgoing),
+                    "learners": _names(configuration, configuration.learners),
+                },
+            )
         elif isinstance(event, TransferEnded):
             raft_log.info(
                 "handing leadership to %s %s",
                 self.peers.name_of(event.target),
                 "is done" if event.reason is None else f"failed: {event.reason}",
+                extra={"target": self.peers.name_of(event.target), "reason": event.reason},
             )
             waiting, self._transfers = self._transfers, []
             for future in waiting:
@@ -290,12 +310,20 @@ class Node:
                     future.set_result(event.reason)
 
     def _role_changed(self, event: RoleChanged) -> None:
+        self.metrics.role_changed(event)
         leads = event.role is Role.LEADER
         if self._led_term is not None and (not leads or event.term != self._led_term):
             self.proposals.leadership_lost()
         self._led_term = event.term if leads else None
-        leader = "no leader" if event.leader_id is None else f"leader {self.peers.name_of(event.leader_id)}"
-        raft_log.info("%s in term %d, %s: %s", event.role.value, event.term, leader, event.reason)
+        leader = None if event.leader_id is None else self.peers.name_of(event.leader_id)
+        raft_log.info(
+            "%s in term %d, %s: %s",
+            event.role.value,
+            event.term,
+            "no leader" if leader is None else f"leader {leader}",
+            event.reason,
+            extra={"role": event.role.value, "term": event.term, "leader": leader, "reason": event.reason},
+        )
         if event.leader_id is not None:
             self.loop.last_heard_leader_ns = now_ns()
         for watcher in list(self._role_watchers):
@@ -403,6 +431,20 @@ class Node:
         learner = core.role is Role.FOLLOWER and core.id in core.configuration.learners
         return "learner" if learner else core.role.value
 
+    def uptime_seconds(self) -> float:
+        return self.seconds_since(self._started_ns)
+
+    def seconds_since(self, then_ns: int) -> float:
+        return max(0, now_ns() - then_ns) / 1e9
+
+    def log_bytes(self) -> int:
+        """What the log takes up on the disk."""
+        return self._opened.wal.size_bytes
+
+    def free_bytes(self) -> int:
+        """Room on the data directory's disk. Raises StorageFailed, OSError."""
+        return self._opened.fs.free_bytes(self._opened.directory.path)
+
     async def status(self) -> raft_pb2.MemberStatus:
         """This member's account of itself, its hash taken between two entries."""
         while not self.applier.between_entries and not self.failed.done():
@@ -428,10 +470,10 @@ class Node:
             incarnation=local.incarnation,
             configuration=configuration_to_pb(core.configuration),
             configuration_index=core.configuration_index,
-            log_bytes=self._opened.wal.size_bytes,
+            log_bytes=self.log_bytes(),
             keys=len(machine.store),
             sessions=len(machine.sessions),
-            uptime_seconds=(now - self._started_ns) / 1e9,
+            uptime_seconds=self.uptime_seconds(),
         )
         for peer, progress in core.progress.items():
             status.progress.add(
@@ -450,13 +492,14 @@ def _last_heard(core: RaftNode, peer: NodeId) -> int:
     return progress.last_heard_ns if progress is not None else 0
 
 
-def _describe(configuration: Configuration) -> str:
-    def names(ids: frozenset[NodeId]) -> str:
-        return ",".join(member.name for member in configuration.members if member.id in ids)
+def _names(configuration: Configuration, ids: frozenset[NodeId]) -> list[str]:
+    return [member.name for member in configuration.members if member.id in ids]
 
-    text = f"voters {names(configuration.voters)}"
+
+def _describe(configuration: Configuration) -> str:
+    text = f"voters {','.join(_names(configuration, configuration.voters))}"
     if configuration.voters_outgoing:
-        text += f", outgoing {names(configuration.voters_outgoing)}"
+        text += f", outgoing {','.join(_names(configuration, configuration.voters_outgoing))}"
     if configuration.learners:
-        text += f", learners {names(configuration.learners)}"
+        text += f", learners {','.join(_names(configuration, configuration.learners))}"
     return text

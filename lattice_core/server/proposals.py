@@ -18,16 +18,18 @@ Whoever submitted a batch gets exactly one reply:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from lattice_core.errors import Busy
-from lattice_core.kv import BatchResult, ClientBatch, Payload, encode_payload
+from lattice_core.kv import BatchResult, BatchStatus, ClientBatch, Payload, encode_payload
 from lattice_core.raft import errors as raft_errors
 from lattice_core.raft.types import NodeId
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.clock import ClusterClock
 from lattice_core.server.hints import Hints
+from lattice_core.server.metrics import NodeMetrics
 
 BATCH_OVERHEAD_BYTES = 512
 """What a waiting batch is charged beyond its commands: its objects here, its frame in the entry."""
@@ -54,12 +56,13 @@ class Core(Protocol):
 class Proposal:
     """One client batch and who waits for it."""
 
-    __slots__ = ("batch", "reply", "size")
+    __slots__ = ("batch", "began", "reply", "size")
 
     def __init__(self, batch: ClientBatch, reply: Reply) -> None:
         self.batch = batch
         self.reply = reply
         self.size = len(batch.commands) + BATCH_OVERHEAD_BYTES
+        self.began = time.perf_counter()
 
 
 class _Undecided:
@@ -85,6 +88,7 @@ class Proposals:
         *,
         max_pending_bytes: int,
         max_entry_bytes: int,
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -92,6 +96,7 @@ class Proposals:
         self._kick = kick
         self._max_pending_bytes = max_pending_bytes
         self._max_entry_bytes = max_entry_bytes
+        self._metrics = metrics if metrics is not None else NodeMetrics()
         self._waiting: list[Proposal] = []
         self._undecided: dict[int, _Undecided] = {}
         # Invariant: the sizes of all proposals that have not had their reply.
@@ -108,22 +113,24 @@ class Proposals:
         """Take a validated batch (``ops`` decoded). Replies later, or at once with the reason why not."""
         core = self._core
         if not core.is_leader:
-            reply(self._hints.not_leader(core.leader_id))
+            self._refuse(self._hints.not_leader(core.leader_id), reply)
             return
         proposal = Proposal(batch, reply)
         if self.pending_bytes + proposal.size > self._max_pending_bytes:
-            reply(
-                self._hints.error(
-                    Busy(f"{self.pending_bytes} bytes of writes are waiting, the bound is {self._max_pending_bytes}")
-                )
-            )
+            busy = Busy(f"{self.pending_bytes} bytes of writes are waiting, the bound is {self._max_pending_bytes}")
+            self._refuse(self._hints.error(busy), reply)
             return
         if self.disk_is_full:
-            reply(self._hints.error(Busy("the leader's disk is full: nothing can be written until there is room")))
+            full = Busy("the leader's disk is full: nothing can be written until there is room")
+            self._refuse(self._hints.error(full), reply)
             return
         self.pending_bytes += proposal.size
         self._waiting.append(proposal)
         self._kick()
+
+    def _refuse(self, detail: kv_pb2.ErrorDetail, reply: Reply) -> None:
+        self._metrics.write_failed(detail)
+        reply(detail)
 
     def flush(self, now_ns: int) -> None:
         """Propose all that waits, as few entries."""
@@ -143,8 +150,9 @@ class Proposals:
 
     def _propose(self, group: list[Proposal], now_ns: int) -> None:
         payload = Payload(self._clock.read(now_ns), [proposal.batch for proposal in group])
+        encoded = encode_payload(payload.time_ms, payload.batches)
         try:
-            index, term = self._core.propose(encode_payload(payload.time_ms, payload.batches), now_ns)
+            index, term = self._core.propose(encoded, now_ns)
         except raft_errors.NotLeader as error:
             self._answer_all(group, self._hints.not_leader(error.leader_id))
         except raft_errors.Busy as error:
@@ -155,6 +163,8 @@ class Proposals:
                 # Ours of an earlier term, truncated since; until this one is committed, it may come back.
                 self._answer_all(replaced.proposals, self._hints.outcome_unknown(None))
             self._undecided[index] = _Undecided(term, payload, group)
+            self._metrics.entries_proposed += 1
+            self._metrics.bytes_proposed += len(encoded)
 
     # -- what became of them ----------------------------------------------------------------------
 
@@ -175,7 +185,17 @@ class Proposals:
     def finish(self, proposal: Proposal, outcome: Outcome) -> None:
         """The one reply to a proposal."""
         self.pending_bytes -= proposal.size
+        if proposal.reply is not _nobody:
+            self._count(proposal, outcome)
         proposal.reply(outcome)
+
+    def _count(self, proposal: Proposal, outcome: Outcome) -> None:
+        if not isinstance(outcome, BatchResult):
+            self._metrics.write_failed(outcome)
+        elif outcome.status is BatchStatus.OK:
+            self._metrics.wrote(len(proposal.batch.ops or ()), proposal.began)
+        else:
+            self._metrics.write_batches_failed[outcome.status.name.lower()] += 1
 
     def unknown(self, proposal: Proposal) -> None:
         """Decided, and nobody here can say how: its entry came as part of a snapshot."""

@@ -18,6 +18,7 @@ A batch sees one state: it is executed in one go.
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ from lattice_core.rpc.errors import to_detail
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.clock import now_ns as clock_ns
 from lattice_core.server.hints import Hints
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.read_batches import Answer, Read, execute
 
 MAX_PENDING_BATCHES = 10_000
@@ -60,7 +62,9 @@ class Core(Protocol):
 
 class _Waiting(NamedTuple):
     reads: list[Read]
+    consistency: int
     reply: ReadReply
+    began: float
     max_stale_seconds: float | None = None
     """For stale reads with a bound, which wait for a round."""
 
@@ -80,6 +84,7 @@ class Reads:
         hints: Hints,
         kick: Callable[[], None],
         stale_seconds: Callable[[], float],
+        metrics: NodeMetrics | None = None,
         *,
         leases_by_default: bool = False,
         now_ns: Callable[[], int] = clock_ns,
@@ -91,6 +96,7 @@ class Reads:
         self._stale_seconds = stale_seconds
         self._leases_by_default = leases_by_default
         self._now_ns = now_ns
+        self._metrics = metrics if metrics is not None else NodeMetrics()
         self._waiting: list[_Waiting] = []
         self._waiting_for_lease: list[_Waiting] = []
         self._rounds: dict[int, _Round] = {}
@@ -107,11 +113,16 @@ class Reads:
     def idle(self) -> bool:
         return self._pending == 0
 
+    @property
+    def pending(self) -> int:
+        """Batches that wait for their answer."""
+        return self._pending
+
     def submit(
         self, reads: list[Read], consistency: int, reply: ReadReply, max_stale_seconds: float | None = None
     ) -> None:
         """Take a batch of checked reads. Exactly one reply, later or at once."""
-        waiting = _Waiting(reads, reply, max_stale_seconds)
+        waiting = _Waiting(reads, consistency, reply, time.perf_counter(), max_stale_seconds)
         if consistency == kv_pb2.CONSISTENCY_STALE:
             age_seconds = self._age_if_fresh(waiting)
             if age_seconds is not None:
@@ -119,7 +130,9 @@ class Reads:
                 self._answer(waiting, age_seconds)
                 return
         if self._pending >= MAX_PENDING_BATCHES:
-            reply(self._hints.error(Busy(f"{self._pending} batches of reads are waiting already")))
+            busy = self._hints.error(Busy(f"{self._pending} batches of reads are waiting already"))
+            self._metrics.read_failed(busy)
+            reply(busy)
             return
         self._pending += 1
         by_lease = consistency == kv_pb2.CONSISTENCY_LEASE or (
@@ -207,11 +220,14 @@ class Reads:
     def _answer(self, waiting: _Waiting, stale_seconds: float = 0.0) -> None:
         self._pending -= 1
         store = self._machine.store
-        waiting.reply(Answers(execute(store, waiting.reads), store.revision, stale_seconds))
+        answers = Answers(execute(store, waiting.reads), store.revision, stale_seconds)
+        self._metrics.have_read(waiting.consistency, len(waiting.reads), waiting.began)
+        waiting.reply(answers)
 
     def _refuse(self, batches: list[_Waiting], detail: kv_pb2.ErrorDetail) -> None:
         for waiting in batches:
             self._pending -= 1
+            self._metrics.read_failed(detail)
             if waiting.max_stale_seconds is not None and detail.code != kv_pb2.ERROR_CODE_BUSY:
                 waiting.reply(self._too_stale(waiting.max_stale_seconds, detail))
             else:

@@ -29,8 +29,10 @@ from lattice_core.rpc.codec import MalformedMessage
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
 from lattice_core.server.clock import now_ns
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
+from lattice_core.server.round_trips import RoundTrips
 from lattice_core.server.storage_thread import StorageThread
 
 log = logging.getLogger("lattice.node")
@@ -73,8 +75,11 @@ class ReadyLoop:
         core: RaftNode,
         on_event: Callable[[Event], None],
         on_fatal: Callable[[BaseException], None],
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self.core = core
+        self._metrics = metrics if metrics is not None else NodeMetrics()
+        self._round_trips = RoundTrips(self._metrics.round_trip_seconds)
         self.proposals: Proposals
         self.reads: Reads
         self.applier: Applier
@@ -144,6 +149,8 @@ class ReadyLoop:
             return
         finally:
             self.kick()
+        if core.is_leader:
+            self._round_trips.received(peer, messages, now)
         if peer == core.leader_id:
             self.last_heard_leader_ns = now
 
@@ -225,6 +232,8 @@ class ReadyLoop:
                 if type(event) is ConfigurationChanged:  # first: there must be a link before a message
                     self._on_event(event)
             if ready.messages:
+                if core.is_leader:
+                    self._round_trips.sent(ready.messages, now)
                 self._send(ready.messages)
             if ready.persist is not None:
                 self.storage.submit(ready.persist)
@@ -281,6 +290,7 @@ class ReadyLoop:
         late = (now - self._timer_at_ns) / 1e9
         if now >= self.core.next_deadline_ns:
             if late > LATE_SECONDS and not self._in_grace:
+                self._metrics.held_up += 1
                 log.info(
                     "held up for %.0f ms (since the last pass this thread ran for %.0f ms, the process for %.0f); "
                     "reading what has arrived before looking at the clock",

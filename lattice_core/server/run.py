@@ -26,8 +26,11 @@ from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
 from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.cluster_service import ClusterService
+from lattice_core.server.http_listener import HttpListener
 from lattice_core.server.joining import ask_to_join, joining_handlers
 from lattice_core.server.kv_service import KVService
+from lattice_core.server.measured_calls import MeasuredHandlers
+from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
 from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import FileSystem, RealFileSystem
@@ -64,6 +67,7 @@ class RunningNode:
         self.node: Node
         self._kv: KVService
         self._servers: list[grpc.aio.Server] = []
+        self._http: HttpListener | None = None
         self._started = False
 
     async def start(self) -> None:
@@ -73,19 +77,24 @@ class RunningNode:
             self.node = Node(self.config, self._opened)
             self._kv = KVService(self.node)
             self._require_ports()
+            services = (self._kv.handlers(), ClusterService(self.node).handlers())
             peer_server = grpc.aio.server(
                 handlers=[raft_handlers(self.node.transport, self.node.status, self.node.snapshots.installer)],
                 options=peer_server_options(),
                 maximum_concurrent_rpcs=MAX_PEER_CALLS,
             )
             client_server = grpc.aio.server(
-                handlers=[self._kv.handlers(), ClusterService(self.node).handlers()],
+                handlers=[
+                    *(MeasuredHandlers(each, self.node.metrics) for each in services),
+                    *introspection_handlers(self.node),
+                ],
                 options=client_server_options(),
                 maximum_concurrent_rpcs=MAX_CLIENT_CALLS,
             )
             _bind(peer_server, self.config.peer_addr, "--peer-addr")
             _bind(client_server, self.config.client_addr, "--client-addr")
             self._servers = [client_server, peer_server]
+            await self._listen_for_metrics()
             await peer_server.start()
             await self.node.start()
             await self.node.caught_up_with_join()
@@ -123,16 +132,40 @@ class RunningNode:
             directory.close()
             raise
 
+    async def _listen_for_metrics(self) -> None:
+        """Before the node takes part, so that whoever watches sees why it is not ready yet."""
+        addr = self.config.metrics_addr
+        if not addr:
+            return
+        self._http = http_listener(addr, self.node)
+        try:
+            await self._http.start()
+        except OSError as error:
+            raise _cannot_listen(addr, "--metrics-addr", (error.strerror or str(error)).lower()) from None
+        log.info("metrics: http://%s/metrics, also /healthz and /readyz", addr)
+
     def _require_ports(self) -> None:
-        for addr, option in ((self.config.peer_addr, "--peer-addr"), (self.config.client_addr, "--client-addr")):
-            _require_free(addr, option)
+        addrs = {
+            "--peer-addr": self.config.peer_addr,
+            "--client-addr": self.config.client_addr,
+            "--metrics-addr": self.config.metrics_addr,
+        }
+        for option, addr in addrs.items():
+            if addr:
+                _require_free(addr, option)
+
+    def log_context(self) -> dict[str, Any]:
+        """What every line of a JSON log says of this node."""
+        if not hasattr(self, "node"):
+            return {}
+        return {"role": self.node.role_name(), "term": self.node.core.term}
 
     async def stop(self) -> None:
         """In good order: hand leadership over, let requests finish, within ``drain_seconds``; then close."""
         if self._started and not self.node.failed.done():
             loop = asyncio.get_running_loop()
             deadline = loop.time() + self.config.drain_seconds
-            self._kv.draining = True
+            self._kv.draining = self.node.readiness.draining = True
             await self.node.hand_over(max(0.0, deadline - loop.time()))
             await self.node.drain(max(0.0, deadline - loop.time()))
         await self._close(STOP_GRACE_SECONDS if self._started else 0)
@@ -143,6 +176,8 @@ class RunningNode:
 
     async def _close(self, grace: float | None) -> None:
         self._started = False
+        if self._http is not None:
+            await self._http.close()
         servers, self._servers = self._servers, []
         if servers:
             await servers[0].stop(grace)
@@ -200,9 +235,9 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
     ``ready`` is called once it serves; by default the line ``ready name=... client=... peer=...`` goes to
     stderr. Raises LatticeError for what keeps it from starting (ports, directory, identity).
     """
-    logs.set_up(config.name, config.log_level, config.log_format)
-    tune_interpreter()
     running = RunningNode(config)
+    logs.set_up(config.name, config.log_level, config.log_format, running.log_context)
+    tune_interpreter()
     loop = asyncio.get_running_loop()
     asked_to_stop: asyncio.Future[str] = loop.create_future()
 

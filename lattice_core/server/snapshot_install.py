@@ -113,6 +113,7 @@ class SnapshotInstaller:
                 index_in(offer.name),
                 offer.size_bytes,
                 receiver.received_bytes,
+                extra={"index": index_in(offer.name), "size_bytes": offer.size_bytes},
             )
             return receiver.received_bytes
 
@@ -228,6 +229,7 @@ class SnapshotInstaller:
             len(machine.store),
             reader.size_bytes,
             (time.perf_counter() - began) * 1000,
+            extra={"index": meta.last_included_index, "size_bytes": reader.size_bytes},
         )
         return Snapshot(meta, path, reader.size_bytes), machine
 

@@ -19,6 +19,7 @@ from lattice_core.rpc.aio import CONNECTION_ERRORS
 from lattice_core.rpc.link import describe
 from lattice_core.rpc.peers import PeerDirectory
 from lattice_core.rpc.snapshot_stream import Offer, Refused, send_snapshot
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshot_files import SnapshotFiles
 from lattice_core.storage.snapshots import snapshot_name
@@ -32,11 +33,19 @@ MAX_PAUSE_SECONDS = 10.0
 class SnapshotSender:
     """Lives on the loop. One task for each follower that is being sent a snapshot."""
 
-    def __init__(self, files: SnapshotFiles, core: RaftNode, loop: ReadyLoop, peers: PeerDirectory) -> None:
+    def __init__(
+        self,
+        files: SnapshotFiles,
+        core: RaftNode,
+        loop: ReadyLoop,
+        peers: PeerDirectory,
+        metrics: NodeMetrics | None = None,
+    ) -> None:
         self._files = files
         self._core = core
         self._loop = loop
         self._peers = peers
+        self._metrics = metrics if metrics is not None else NodeMetrics()
         self._sending: dict[NodeId, tuple[int, asyncio.Task[None]]] = {}
         self._pauses: dict[NodeId, float] = {}
         self._sent: dict[NodeId, tuple[int, int]] = {}
@@ -49,6 +58,11 @@ class SnapshotSender:
             former[1].cancel()
         task = asyncio.get_running_loop().create_task(self._send(message))
         self._sending[message.to] = (message.snapshot.last_included_index, task)
+
+    @property
+    def under_way(self) -> int:
+        """Followers that are being sent one."""
+        return len(self._sending)
 
     def lowest_index(self) -> int | None:
         """Of the snapshots on their way, the oldest's index."""
@@ -79,14 +93,18 @@ class SnapshotSender:
                 await self._stream(message, path, name)
                 delivered = True
             except CONNECTION_ERRORS as error:
-                log.info("the snapshot on its way to %s was cut: %s", name, describe(error))
+                log.info("the snapshot on its way to %s was cut: %s", name, describe(error), extra={"peer": name})
             except (Refused, LatticeError) as error:
-                log.warning("%s was not brought up to date by a snapshot: %s", name, error)
+                log.warning("%s was not brought up to date by a snapshot: %s", name, error, extra={"peer": name})
                 pause = min(self._pauses.get(peer, FIRST_PAUSE_SECONDS / 2) * 2, MAX_PAUSE_SECONDS)
             except Exception:
                 # A fault of ours; the core must hear of it all the same, or it would wait for ever.
                 log.exception("sending a snapshot to %s failed", name)
                 pause = MAX_PAUSE_SECONDS
+        if delivered:
+            self._metrics.snapshots_sent += 1
+        else:
+            self._metrics.snapshots_send_failed += 1
         if pause:
             self._pauses[peer] = pause
             await asyncio.sleep(pause)
@@ -127,4 +145,5 @@ class SnapshotSender:
             message.snapshot.last_included_index,
             size,
             (time.perf_counter() - began) * 1000,
+            extra={"peer": name, "index": message.snapshot.last_included_index, "size_bytes": size},
         )

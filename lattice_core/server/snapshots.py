@@ -36,6 +36,7 @@ from lattice_core.raft.types import SnapshotMeta
 from lattice_core.rpc.peers import PeerDirectory
 from lattice_core.server.apply import Applier
 from lattice_core.server.clock import now_ns
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshot_files import Snapshot, SnapshotFiles
 from lattice_core.server.snapshot_install import SnapshotInstaller
@@ -100,6 +101,7 @@ class Snapshots:
         loop: ReadyLoop,
         applier: Applier,
         peers: PeerDirectory,
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self.files = SnapshotFiles(fs, directory, peers.local.cluster_id)
         self.storage: StorageThread
@@ -113,7 +115,8 @@ class Snapshots:
         self._core = core
         self._loop = loop
         self._applier = applier
-        self.sender = SnapshotSender(self.files, core, loop, peers)
+        self._metrics = metrics if metrics is not None else NodeMetrics()
+        self.sender = SnapshotSender(self.files, core, loop, peers, self._metrics)
         self.installer = SnapshotInstaller(config, self.files, core, loop, self._installed)
         # applier.applied_bytes when the newest snapshot was captured.
         self._bytes_before = 0
@@ -204,7 +207,11 @@ class Snapshots:
                 meta = SnapshotMeta(capture.applied_index, capture.applied_term, configuration)
                 snapshot = await self._write(meta, capture)
             except OSError as error:
+                self._metrics.snapshots_failed += 1
                 raise StorageFailed(f"a snapshot cannot be written: {error}") from error
+            except LatticeError:
+                self._metrics.snapshots_failed += 1
+                raise
             finally:
                 capture.close()
             marked = asyncio.get_running_loop().create_future()
@@ -213,12 +220,16 @@ class Snapshots:
             self._bytes_before = grown_to
             self._compact_core(meta)
             await self._published(snapshot)
+            seconds = time.perf_counter() - began
+            self._metrics.snapshots_taken += 1
+            self._metrics.snapshot_seconds.note(seconds)
             log.info(
                 "snapshot at index %d: %d keys, %d bytes, in %.0f ms",
                 snapshot.index,
                 capture.key_count,
                 snapshot.size_bytes,
-                (time.perf_counter() - began) * 1000,
+                seconds * 1000,
+                extra={"index": snapshot.index, "size_bytes": snapshot.size_bytes, "seconds": seconds},
             )
             return snapshot
 
@@ -319,6 +330,7 @@ class Snapshots:
     def _installed(self, snapshot: Snapshot, machine: StateMachine) -> None:
         """The machine is there: change over, in one step."""
         now = now_ns()
+        self._metrics.snapshots_installed += 1
         self._bytes_before = self._applier.applied_bytes
         self._loop.restored(machine, now)
         former, self._host.machine = self._host.machine, machine

@@ -32,6 +32,7 @@ from typing import Protocol
 
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import SnapshotMeta
+from lattice_core.server.metrics import NodeMetrics
 from lattice_core.storage.errors import DiskFull
 from lattice_core.storage.restart import SnapshotMarkBatch
 from lattice_core.storage.wal import WalBatch
@@ -90,6 +91,7 @@ class StorageThread:
         on_failure: Callable[[BaseException], None],
         on_disk_full: Callable[[DiskFull | None], None],
         publish: Callable[[SnapshotMeta], None] = _no_snapshot,
+        metrics: NodeMetrics | None = None,
     ) -> None:
         """``on_disk_full`` gets the refusal when it begins and None when there is room again. ``publish`` is called
         on the thread, to give a received snapshot its name."""
@@ -98,6 +100,7 @@ class StorageThread:
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._on_disk_full = on_disk_full
+        self._metrics = metrics if metrics is not None else NodeMetrics()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Persist | LogTask | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -111,6 +114,11 @@ class StorageThread:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Units that were submitted and are not done."""
+        return self._with_thread + len(self._inline)
 
     def submit(self, unit: Persist | LogTask) -> None:
         """Hand over the next unit. Sequences must come in order."""
@@ -254,9 +262,13 @@ class StorageThread:
     def _sync(self, batches: Sequence[WalBatch]) -> None:
         if not any(not isinstance(batch, Persist) or batch.needs_sync for batch in batches):
             return
-        began = time.perf_counter()
+        metrics = self._metrics
+        metrics.fsync_began = began = time.perf_counter()
         self._wal.sync()
-        self._quick_syncs = self._quick_syncs + 1 if time.perf_counter() - began < QUICK_SECONDS else 0
+        seconds = time.perf_counter() - began
+        metrics.fsync_began = None
+        metrics.fsync_seconds.note(seconds)
+        self._quick_syncs = self._quick_syncs + 1 if seconds < QUICK_SECONDS else 0
 
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from server_harness import cluster, configs, run
 
 from lattice_core.server import logs
 
@@ -44,3 +46,32 @@ def test_json_logs_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> No
     assert (first["node"], first["component"], first["level"]) == ("n1", "raft", "info")
     assert first["message"] == "leads term 3\nand more"
     assert "ValueError: inside" in second["exception"]
+
+
+def test_json_logs_carry_what_the_node_is_and_what_the_event_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("n1", "info", "json", lambda: {"role": "leader", "term": 7})
+    logger = logging.getLogger("lattice.rpc")
+    logger.info("lost the stream to %s", "n2", extra={"peer": "n2", "term": 6, "odd": {1}})
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"] == "lost the stream to n2"
+    assert (line["role"], line["peer"]) == ("leader", "n2")
+    assert line["term"] == 6, "the event's own figure wins"
+    assert line["odd"] == "{1}", "what JSON does not know is written as text"
+    assert set(line) == {"time", "level", "node", "component", "message", "role", "term", "peer", "odd"}
+
+
+def test_every_change_of_role_says_its_term_its_leader_and_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up("n1", "info", "json")
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 1)) as running:
+            await running.leader()
+
+    run(scenario())
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    roles = [line for line in lines if line["component"] == "raft" and "reason" in line]
+    assert [line["role"] for line in roles] == ["pre-candidate", "candidate", "leader"]
+    assert [line["leader"] for line in roles] == [None, None, "n1"]
+    assert (roles[-1]["term"], roles[-1]["reason"]) == (1, "elected by 1 of 1 voters")

@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -162,7 +163,7 @@ async def _in_children(plan: Plan, interrupted: asyncio.Event, progress: Progres
                 await _expect(child, "ready")
         start_ns = time.monotonic_ns() + int(plan.warm_up_seconds * 1e9)
         for child in children:
-            _tell(child, {"start_ns": start_ns})
+            child.tell({"start_ns": start_ns})
         latest: list[Tally | None] = [None] * len(children)
 
         async def listen(number: int) -> Tally:
@@ -177,7 +178,7 @@ async def _in_children(plan: Plan, interrupted: asyncio.Event, progress: Progres
         async def stop_early() -> None:
             await interrupted.wait()
             for child in children:
-                _tell(child, {"stop": True})
+                child.tell({"stop": True})
 
         stopping = asyncio.ensure_future(stop_early())
         try:
@@ -204,30 +205,61 @@ def _sum(tallies: list[Tally | None]) -> Tally | None:
     return total
 
 
+class _Child:
+    """A process and its two pipes.
+
+    Not asyncio's own: uvloop forks, and gRPC, which is at work in this process, runs its fork handlers then; now and
+    then such a child never came to speak. ``subprocess`` starts it without a fork that anybody could hook into.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], lines: asyncio.StreamReader) -> None:
+        self.process = process
+        self.lines = lines
+
+    @classmethod
+    async def start(cls) -> _Child:
+        process = subprocess.Popen(  # noqa: ASYNC220 - a fork that returns at once
+            [sys.executable, "-m", "lattice_cli.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": _python_path()},
+            start_new_session=True,  # Ctrl-C is the parent's to handle
+        )
+        lines = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), process.stdout)
+        return cls(process, lines)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """A line, far smaller than a pipe holds. To one that has ended it is lost, which its silence will show."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    async def end(self) -> int:
+        """Its exit code, once it has ended; it is ended if need be."""
+        if self.process.poll() is None:
+            self.process.kill()
+        code = await asyncio.to_thread(self.process.wait)
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        return code
+
+
 @contextlib.asynccontextmanager
-async def _children(plan: Plan) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+async def _children(plan: Plan) -> AsyncIterator[list[_Child]]:
     """The processes, started; none of them is left when the block ends, however it does."""
-    children: list[asyncio.subprocess.Process] = []
+    children: list[_Child] = []
     try:
         for number in range(plan.processes):
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "lattice_cli.bench.worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=MAX_LINE_BYTES,
-                env={**os.environ, "PYTHONPATH": _python_path()},
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-            )
+            child = await _Child.start()
             children.append(child)
-            _tell(child, {"plan": plan.to_json(), "process": number})
+            child.tell({"plan": plan.to_json(), "process": number})
         yield children
     finally:
         for child in children:
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-            await child.wait()
+            await child.end()
 
 
 def _python_path() -> str:
@@ -235,17 +267,11 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
 
 
-def _tell(child: asyncio.subprocess.Process, message: dict[str, Any]) -> None:
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(message).encode() + b"\n")
-
-
-async def _expect(child: asyncio.subprocess.Process, kind: str) -> dict[str, Any]:
+async def _expect(child: _Child, kind: str) -> dict[str, Any]:
     """The child's next message, which is of this kind."""
-    assert child.stdout is not None
-    line = await child.stdout.readline()
+    line = await child.lines.readline()
     if not line:
-        code = await child.wait()
+        code = await child.end()
         raise Unavailable(f"bench: a process of the benchmark ended early (exit code {code})")
     message: dict[str, Any] = json.loads(line)
     if kind not in message:

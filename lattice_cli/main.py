@@ -30,6 +30,7 @@ COMMANDS = {
     "wal": "lattice_cli.commands.wal:wal",
     "recover": "lattice_cli.commands.recover:recover",
     "bench": "lattice_cli.commands.bench:bench",
+    "top": "lattice_cli.commands.top:top",
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
     "chaos": "lattice_cli.commands.chaos:chaos",
@@ -92,6 +93,7 @@ class LazyGroup(Group):
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )
+@rich_click.command_panel("Watch it", commands=["top"])
 @rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
 @rich_click.command_panel("Shell", commands=["completion"])
 @common_options

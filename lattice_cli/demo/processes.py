@@ -81,6 +81,8 @@ class LocalNode:
     data_dir: Path
     log_path: Path
     arguments: list[str] = field(default_factory=list)
+    source: Path = Path(__file__).resolve().parents[2]
+    """The tree it runs from: this one, but where two are compared."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -194,8 +196,7 @@ class LocalCluster:
             command = [sys.executable, "-I", "-S", "-c", self.launcher, str(os.getpid()), *command]
         # Settings of the caller's environment are meant for other nodes than these.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
-        here = str(Path(__file__).resolve().parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(node.source), environment.get("PYTHONPATH")]))
         with node.log_path.open("ab") as log:
             node.process = subprocess.Popen(
                 command,

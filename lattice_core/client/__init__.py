@@ -21,6 +21,7 @@ or may have been (``OutcomeUnknown``).
 from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
 from lattice_core.client.arguments import Data
 from lattice_core.client.bulk import AsyncBatch, Batch
+from lattice_core.client.counters import NodeCounters, PeerProgress
 from lattice_core.client.sync import Client
 from lattice_core.client.txn import (
     Comparison,
@@ -53,6 +54,7 @@ from lattice_core.client.types import (
     TxnOpResult,
     TxnResult,
 )
+from lattice_core.client.watch import StatusWatch
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -70,13 +72,16 @@ __all__ = [
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
+    "NodeCounters",
     "NodeStatus",
+    "PeerProgress",
     "PutManyResult",
     "PutResult",
     "QuorumReport",
     "RangeResult",
     "SnapshotSaved",
     "SnapshotTaken",
+    "StatusWatch",
     "Subject",
     "Transfer",
     "TxnOp",

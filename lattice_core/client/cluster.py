@@ -25,6 +25,7 @@ from lattice_core.client.channels import (
     connect_first,
     plain_reason,
 )
+from lattice_core.client.counters import counters_from_pb, progress_from_pb
 from lattice_core.client.types import (
     ClusterStatus,
     MemberReport,
@@ -89,6 +90,10 @@ async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
 
     response = await _ask(book, call, timeout, what="cluster status")
     book.learn(member.client_addr for member in response.members)
+    return cluster_from_pb(response)
+
+
+def cluster_from_pb(response: cluster_pb2.ClusterStatusResponse) -> ClusterStatus:
     return ClusterStatus(
         cluster_id=response.cluster_id,
         leader_id=response.leader_id if response.HasField("leader_id") else None,
@@ -423,4 +428,6 @@ def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
         sessions=status.sessions,
         log_bytes=status.log_bytes,
         uptime_seconds=status.uptime_seconds,
+        counters=counters_from_pb(status.counters) if status.HasField("counters") else None,
+        progress=tuple(map(progress_from_pb, status.progress)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from lattice_core.client.counters import NodeCounters, PeerProgress
 from lattice_core.errors import LatticeError
 
 Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
@@ -143,6 +144,10 @@ class NodeStatus:
     sessions: int
     log_bytes: int
     uptime_seconds: float
+    counters: NodeCounters | None = None
+    """None: it is of a version that does not tell."""
+    progress: tuple[PeerProgress, ...] = ()
+    """A leader's view of the others."""
 
 
 @dataclass(frozen=True, slots=True)

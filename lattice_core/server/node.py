@@ -30,7 +30,6 @@ from lattice_core.raft import errors as raft_errors
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.ready import ConfigurationChanged, Event, RoleChanged, TransferEnded
 from lattice_core.raft.types import Configuration, NodeId, Role
-from lattice_core.rpc.codec import configuration_to_pb
 from lattice_core.rpc.errors import from_detail
 from lattice_core.rpc.pb import kv_pb2, raft_pb2
 from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
@@ -46,6 +45,7 @@ from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
+from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
 from lattice_core.storage.errors import DiskFull
 
@@ -449,42 +449,7 @@ class Node:
         """This member's account of itself, its hash taken between two entries."""
         while not self.applier.between_entries and not self.failed.done():
             await self.loop.next_pass()
-        core, machine, local, now = self.core, self.machine, self.peers.local, now_ns()
-        status = raft_pb2.MemberStatus(
-            cluster_id=local.cluster_id,
-            node_id=local.node_id,
-            name=local.name,
-            client_addr=local.client_addr,
-            peer_addr=local.peer_addr,
-            role=self.role_name(),
-            voter=core.configuration.is_voter(core.id),
-            term=core.term,
-            leader_id=core.leader_id,
-            commit_index=core.commit_index,
-            applied_index=machine.applied_index,
-            last_index=core.last_index,
-            snapshot_index=core.snapshot_index,
-            version=local.version,
-            revision=machine.revision,
-            state_hash=machine.state_hash,
-            incarnation=local.incarnation,
-            configuration=configuration_to_pb(core.configuration),
-            configuration_index=core.configuration_index,
-            log_bytes=self.log_bytes(),
-            keys=len(machine.store),
-            sessions=len(machine.sessions),
-            uptime_seconds=self.uptime_seconds(),
-        )
-        for peer, progress in core.progress.items():
-            status.progress.add(
-                node_id=peer,
-                state=progress.state.value,
-                match_index=progress.match_index,
-                next_index=progress.next_index,
-                seconds_since_heard=max(0, now - progress.last_heard_ns) / 1e9,
-                **self.snapshots.sender.progress_of(peer),
-            )
-        return status
+        return member_status(self)
 
 
 def _last_heard(core: RaftNode, peer: NodeId) -> int:

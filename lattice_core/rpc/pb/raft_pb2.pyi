@@ -289,7 +289,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "name", "client_addr", "peer_addr", "role", "voter", "term", "leader_id", "commit_index", "applied_index", "last_index", "snapshot_index", "version", "revision", "state_hash", "incarnation", "configuration", "configuration_index", "log_bytes", "keys", "sessions", "uptime_seconds", "progress")
+    __slots__ = ("cluster_id", "node_id", "name", "client_addr", "peer_addr", "role", "voter", "term", "leader_id", "commit_index", "applied_index", "last_index", "snapshot_index", "version", "revision", "state_hash", "incarnation", "configuration", "configuration_index", "log_bytes", "keys", "sessions", "uptime_seconds", "progress", "counters")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +314,7 @@ class MemberStatus(_message.Message):
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     node_id: int
     name: str
@@ -338,10 +339,63 @@ class MemberStatus(_message.Message):
     sessions: int
     uptime_seconds: float
     progress: _containers.RepeatedCompositeFieldContainer[PeerProgress]
-    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ...) -> None: ...
+    counters: NodeCounters
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ..., counters: _Optional[_Union[NodeCounters, _Mapping]] = ...) -> None: ...
+
+class NodeCounters(_message.Message):
+    __slots__ = ("elections_started", "leader_changes", "write_operations", "write_batches_failed", "linearizable_reads", "lease_reads", "stale_reads", "read_batches_failed", "held_up", "fsync", "write_batches", "read_batches", "pending_write_bytes", "fsync_stalled_seconds", "disk_full", "disk_free_bytes", "memory_bytes", "cpu_seconds", "not_ready")
+    ELECTIONS_STARTED_FIELD_NUMBER: _ClassVar[int]
+    LEADER_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    WRITE_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    WRITE_BATCHES_FAILED_FIELD_NUMBER: _ClassVar[int]
+    LINEARIZABLE_READS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_READS_FIELD_NUMBER: _ClassVar[int]
+    STALE_READS_FIELD_NUMBER: _ClassVar[int]
+    READ_BATCHES_FAILED_FIELD_NUMBER: _ClassVar[int]
+    HELD_UP_FIELD_NUMBER: _ClassVar[int]
+    FSYNC_FIELD_NUMBER: _ClassVar[int]
+    WRITE_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    READ_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    PENDING_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FSYNC_STALLED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DISK_FULL_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    elections_started: int
+    leader_changes: int
+    write_operations: int
+    write_batches_failed: int
+    linearizable_reads: int
+    lease_reads: int
+    stale_reads: int
+    read_batches_failed: int
+    held_up: int
+    fsync: Histogram
+    write_batches: Histogram
+    read_batches: Histogram
+    pending_write_bytes: int
+    fsync_stalled_seconds: float
+    disk_full: bool
+    disk_free_bytes: int
+    memory_bytes: int
+    cpu_seconds: float
+    not_ready: str
+    def __init__(self, elections_started: _Optional[int] = ..., leader_changes: _Optional[int] = ..., write_operations: _Optional[int] = ..., write_batches_failed: _Optional[int] = ..., linearizable_reads: _Optional[int] = ..., lease_reads: _Optional[int] = ..., stale_reads: _Optional[int] = ..., read_batches_failed: _Optional[int] = ..., held_up: _Optional[int] = ..., fsync: _Optional[_Union[Histogram, _Mapping]] = ..., write_batches: _Optional[_Union[Histogram, _Mapping]] = ..., read_batches: _Optional[_Union[Histogram, _Mapping]] = ..., pending_write_bytes: _Optional[int] = ..., fsync_stalled_seconds: _Optional[float] = ..., disk_full: _Optional[bool] = ..., disk_free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., not_ready: _Optional[str] = ...) -> None: ...
+
+class Histogram(_message.Message):
+    __slots__ = ("bounds", "counts", "total_seconds")
+    BOUNDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    bounds: _containers.RepeatedScalarFieldContainer[float]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    total_seconds: float
+    def __init__(self, bounds: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., total_seconds: _Optional[float] = ...) -> None: ...
 
 class PeerProgress(_message.Message):
-    __slots__ = ("node_id", "state", "match_index", "next_index", "seconds_since_heard", "snapshot_sent_bytes", "snapshot_bytes")
+    __slots__ = ("node_id", "state", "match_index", "next_index", "seconds_since_heard", "snapshot_sent_bytes", "snapshot_bytes", "round_trip", "inflight_bytes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +403,8 @@ class PeerProgress(_message.Message):
     SECONDS_SINCE_HEARD_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    INFLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     state: str
     match_index: int
@@ -356,4 +412,6 @@ class PeerProgress(_message.Message):
     seconds_since_heard: float
     snapshot_sent_bytes: int
     snapshot_bytes: int
-    def __init__(self, node_id: _Optional[int] = ..., state: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., seconds_since_heard: _Optional[float] = ..., snapshot_sent_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ...) -> None: ...
+    round_trip: Histogram
+    inflight_bytes: int
+    def __init__(self, node_id: _Optional[int] = ..., state: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., seconds_since_heard: _Optional[float] = ..., snapshot_sent_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., round_trip: _Optional[_Union[Histogram, _Mapping]] = ..., inflight_bytes: _Optional[int] = ...) -> None: ...

@@ -16,13 +16,20 @@ from typing import Final
 
 from lattice_cli.chaos import damage, syscalls
 from lattice_cli.chaos.links import Weather
-from lattice_cli.chaos.nodes import ChaosCluster
+from lattice_cli.chaos.nodes import EXIT_REMOVED, ChaosCluster
 from lattice_cli.chaos.plan import KINDS, LEADER, Fault, Plan
 from lattice_cli.chaos.watch import Watch
 from lattice_core.client import AsyncClient
 from lattice_core.errors import LatticeError
 
 TRANSFER_SECONDS: Final = 5.0
+REMOVE_SECONDS: Final = 8.0
+TOLD_SECONDS: Final = 3.0
+"""Until a removed member that can be reached hears of it and ends."""
+
+JOIN_ATTEMPTS: Final = 3
+"""A node that has yet to be let in asks for half a minute and gives up."""
+
 LEADER_SECONDS: Final = 2.0
 """How long a fault that is meant for the leader waits for one to be known."""
 
@@ -66,6 +73,8 @@ class Nemesis:
         self._busy: set[str] = set()
         self._hit_leader: set[int] = set()
         self._no_injection: str | None = None
+        # Members are removed one at a time: two at once may be more than a quorum can spare.
+        self._rejoining = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "kill": self._kill,
@@ -73,6 +82,7 @@ class Nemesis:
             "pause": self._pause,
             "restart": self._restart,
             "transfer": self._transfer,
+            "rejoin": self._rejoin,
             "fsync-error": self._fsync_error,
             "kill-in-fsync": self._kill_in_fsync,
             "slow-disk": self._slow_disk,
@@ -120,6 +130,15 @@ class Nemesis:
                 self._cluster.resume(name)
             down = [name for name, node in self._cluster.nodes.items() if not node.running]
             await asyncio.gather(*(self._start(name) for name in down))
+
+    async def keep_members(self) -> None:
+        """Start again, as new ones, nodes that hear only now that they have been removed. Until cancelled."""
+        while True:
+            for name in self._cluster.names:
+                if self._cluster.was_removed(name):
+                    with self._cluster.expecting(name):
+                        await self._start(name)
+            await asyncio.sleep(0.2)
 
     async def _carry_out(self, number: int, fault: Fault) -> None:
         self.active[number] = fault.kind
@@ -190,10 +209,20 @@ class Nemesis:
     def _note(self, fault: Fault, text: str) -> None:
         self._tell(f"{fault.kind}: {text}")
 
-    async def _start(self, name: str) -> None:
-        """Start a node that has to start."""
+    async def _start(self, name: str, attempts: int = JOIN_ATTEMPTS) -> None:
+        """Start a node that has to start: at once, or, if it has yet to be let in, when there is somebody to do it."""
+        if self._cluster.was_removed(name):
+            self._cluster.begin_anew(name)
+        joins = "--join" in self._cluster.nodes[name].arguments
         try:
-            code = await self._cluster.try_start(name)
+            while True:
+                code = await self._cluster.try_start(name)
+                if self._cluster.was_removed(name):
+                    self._cluster.begin_anew(name)  # it was down when it was removed, and hears of it now
+                    joins = True
+                elif code is None or not joins or attempts <= 1:
+                    break
+                attempts -= 1
         except TimeoutError:
             self._violation(
                 f"{name} was started and was neither ready nor gone in time: {self._cluster.last_words(name)}"
@@ -257,6 +286,32 @@ class Nemesis:
             await self._client.transfer_leader(target, timeout=TRANSFER_SECONDS)
         except LatticeError as error:
             raise Passed("it was refused") from error
+
+    async def _rejoin(self, fault: Fault) -> None:
+        async with self._one(fault) as name:
+            self._note(fault, name)
+            await self._replaced(name)
+
+    async def _replaced(self, name: str) -> None:
+        """Have the member removed, and started again as a new one. Raises Passed if the cluster does not remove it
+        now; it may do so later all the same, and the node then ends and is started anew when all is healed."""
+        if self._rejoining.locked():
+            raise Passed("another member was being replaced")
+        async with self._rejoining:
+            self._cluster.may_be_removed(name)
+            try:
+                await self._client.remove_server(name, timeout=REMOVE_SECONDS)
+            except LatticeError as error:
+                raise Passed("its removal was refused, or not known in time") from error
+            if self._cluster.nodes[name].running:
+                code = await self._cluster.wait(name, TOLD_SECONDS)
+                if code is None:
+                    self._cluster.kill(name)  # cut off, and has not heard of it
+                elif code != EXIT_REMOVED:
+                    words = self._cluster.last_words(name)
+                    self._violation(f"{name} was removed and ended with exit code {code}, not {EXIT_REMOVED}: {words}")
+            self._cluster.begin_anew(name)
+            await self._start(name)
 
     # -- disks ------------------------------------------------------------------------------------
 
@@ -330,6 +385,7 @@ class Nemesis:
             if done is None:
                 raise Passed("there was nothing to damage")
             self._note(fault, f"{name}: {done.text}")
+            lives = self._cluster.begun_anew[name]
             try:
                 code = await self._cluster.try_start(name)
                 if code is not None:
@@ -337,15 +393,27 @@ class Nemesis:
                     self._note(fault, f"{name} refused to start: {words}")
                     if code != EXIT_FATAL or not _names(words, done):
                         self._violation(f"{name} refused damaged files, exit code {code}, with {words!r} ({done.text})")
-                    done.undo()
+                    if not await self._way_out(fault, name):
+                        done.undo()
             except BaseException as error:
                 self._cluster.kill(name)
-                done.undo()
+                if self._cluster.begun_anew[name] == lives:
+                    done.undo()
                 if not isinstance(error, TimeoutError):
                     raise
                 self._violation(f"{name} started on damaged files and was neither ready nor gone in time ({done.text})")
             finally:
                 done.forget()
+
+    async def _way_out(self, fault: Fault, name: str) -> bool:
+        """What the error says: half of the damaged come back as new members, if the cluster lets them go now."""
+        if fault.draw % 2:
+            return False
+        try:
+            await self._replaced(name)
+        except Passed:
+            return False
+        return True
 
     async def _few_descriptors(self, fault: Fault) -> None:
         """SAFETY 49."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,9 @@ SETTINGS = {
 
 START_SECONDS = 60.0
 """Several nodes may start at once, under load, on few cores, with a slow disk on top."""
+
+EXIT_REMOVED = 4
+"""What a node exits with that is no member any more (CLI.md)."""
 
 STOP_SECONDS = 30.0
 """SIGTERM: five seconds to hand over and drain, and a disk that may be slow."""
@@ -46,6 +51,9 @@ class ChaosCluster(LocalCluster):
         super().__init__(nodes, parent_dir=parent_dir)
         self.links = Links(self.nodes)
         self._expected: dict[str, int] = {}
+        self._removable: set[str] = set()
+        self.begun_anew: Counter[str] = Counter()
+        """How often each node has lost everything it had."""
         self._paused: set[str] = set()
         self._life_began: dict[str, int] = {}
 
@@ -93,7 +101,33 @@ class ChaosCluster(LocalCluster):
         return [
             (name, node.process.returncode, self.last_words(name))
             for name, node in self.nodes.items()
-            if node.process is not None and node.process.poll() is not None and not self._expected.get(name)
+            if node.process is not None
+            and node.process.poll() is not None
+            and not self._expected.get(name)
+            and not self.was_removed(name)
+        ]
+
+    def may_be_removed(self, name: str) -> None:
+        """The cluster was asked to remove it: whatever the answer was, it may hear of it at any time from now on."""
+        self._removable.add(name)
+
+    def was_removed(self, name: str) -> bool:
+        """It has ended because it is no member any more; it can only come back by :meth:`begin_anew`."""
+        process = self.nodes[name].process
+        return name in self._removable and process is not None and process.poll() == EXIT_REMOVED
+
+    def begin_anew(self, name: str) -> None:
+        """The next start is that of a new member: with nothing, and by asking the others to be let in."""
+        node = self.nodes[name]
+        assert not node.running
+        self._removable.discard(name)
+        self.begun_anew[name] += 1
+        shutil.rmtree(node.data_dir, ignore_errors=True)
+        others = ",".join(other.client_addr for other in self.nodes.values() if other is not node)
+        node.arguments = [
+            *("--name", name, "--data-dir", str(node.data_dir)),
+            *("--client-addr", node.client_addr, "--peer-addr", node.peer_addr),
+            *("--config", str(self.directory / f"{name}.toml"), "--join", others),
         ]
 
     def said(self, name: str) -> str:

@@ -48,20 +48,27 @@ class Kind:
 _DEPOSED_MS: Final = 2_500
 """Two elections at their slowest."""
 
+_ONCE_MS: Final = (2_000, 3_000)
+"""Until the next fault on its track, for what takes as long as it takes: about the start of a node."""
+
 KINDS: Final[dict[str, Kind]] = {
     "kill": Kind("kill -9, started again a while later", (50, 2500), costs_leadership_ms=0, weight=4),
     "kill-all": Kind("kill -9 of every node at once", (50, 800), costs_leadership_ms=0, weight=1),
     "pause": Kind("SIGSTOP, SIGCONT a while later", (200, 4000), costs_leadership_ms=_DEPOSED_MS, weight=3),
     "restart": Kind("SIGTERM: leadership is handed over, exit code 0", (0, 500), costs_leadership_ms=0),
     "transfer": Kind("leadership is handed to another member", (0, 0), aims_at_leader=0),
+    "rejoin": Kind(
+        "a member is removed, and comes back as a new one with nothing", _ONCE_MS, costs_leadership_ms=0, weight=1,
+        aims_at_leader=0.3,
+    ),
     "fsync-error": Kind("the next fsync fails: the node has to stop at once", (3000, 5000), costs_leadership_ms=0),
     "kill-in-fsync": Kind(
         "kill -9 at the amount-th fdatasync from now", (3000, 5000), costs_leadership_ms=0, amounts=(1, 2, 5, 20)
     ),
     "slow-disk": Kind("every fdatasync takes amount ms longer", (1000, 4000), amounts=(20, 100, 400)),
     "disk-full": Kind("no room for a new segment of the log", (1500, 4000)),
-    "bit-flip": Kind("one bit of a stopped node's log or snapshots is flipped", (0, 0), costs_leadership_ms=0),
-    "truncate": Kind("a stopped node's log or snapshot loses its end", (0, 0), costs_leadership_ms=0),
+    "bit-flip": Kind("one bit of a stopped node's log or snapshots is flipped", _ONCE_MS, costs_leadership_ms=0),
+    "truncate": Kind("a stopped node's log or snapshot loses its end", _ONCE_MS, costs_leadership_ms=0),
     "few-descriptors": Kind("room for amount more descriptors", (1000, 4000), amounts=(0, 1, 3)),
     "isolate": Kind(
         "nothing gets to a node or away from it", (500, 5000), network=True, costs_leadership_ms=_DEPOSED_MS,

@@ -205,7 +205,12 @@ class Run:
             self._violation(f"{workload.name}: a caller got {type(error).__name__}: {error}")
 
     async def _require_recovery(self) -> None:
-        leader = await self.watch.until_healed(HEAL_SECONDS)
+        keeper = asyncio.ensure_future(self.nemesis.keep_members())
+        try:
+            leader = await self.watch.until_healed(HEAL_SECONDS)
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         if leader is None:
             self._violation(
                 f"{HEAL_SECONDS:g} s after everything was healed not all members follow one leader and have "

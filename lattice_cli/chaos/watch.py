@@ -149,9 +149,11 @@ class Watch:
     # -- conditions -------------------------------------------------------------------------------
 
     async def agreed(self) -> str | None:
-        """The leader that every member names, if all answer, one leads and has committed in its term."""
+        """The leader that every member names, if all answer and vote, one leads and has committed in its term."""
         answers = await self.look()
         if len(answers) < len(self._cluster.nodes):
+            return None
+        if not all(status.voter for status in answers.values()):
             return None
         leading = [status for status in answers.values() if status.role == "leader"]
         if len(leading) != 1 or any(status.leader_id != leading[0].node_id for status in answers.values()):
@@ -200,5 +202,6 @@ class Watch:
                 parts.append(f"{name} never answered")
             else:
                 status = seen.status
-                parts.append(f"{name} {status.role} term {status.term} applied {status.applied_index}")
+                voter = "" if status.voter else " without a vote"
+                parts.append(f"{name} {status.role}{voter} term {status.term} applied {status.applied_index}")
         return ", ".join(parts)

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from pathlib import Path
 
-
 import click
 import rich_click
 from click.shell_completion import CompletionItem

@@ -44,7 +44,16 @@ def context() -> None:
 @click.option("--replace", is_flag=True, help="In place of one that has this name.")
 @common_options
 @click.pass_context
-def add(ctx: click.Context, name: str, use: bool, replace: bool, **files: Path | None) -> None:
+def add(
+    ctx: click.Context,
+    name: str,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
+    use: bool,
+    replace: bool,
+) -> None:
     """Remember a cluster as NAME: its --endpoints and, where it asks for them, certificates and token.
 
     Only where the files are is remembered, not what is in them.
@@ -59,13 +68,15 @@ def add(ctx: click.Context, name: str, use: bool, replace: bool, **files: Path |
     endpoints = asked_for(ctx, "endpoints")
     if endpoints is None:
         raise click.UsageError("say where the cluster is: --endpoints H:P[,H:P]", ctx=ctx)
-    if (files["tls_cert"] is None) != (files["tls_key"] is None):
+    if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together", ctx=ctx)
     known = contexts.load()
     if name in known.by_name and not replace:
         raise InvalidRequest(f"there is a context {name!r} already", hint=f"lattice context add {name} ... --replace")
-    kept = {key: None if file is None else os.path.abspath(file) for key, file in files.items()}
-    known.by_name[name] = contexts.Context(endpoints=",".join(parse_endpoints(endpoints)), **kept)
+    known.by_name[name] = contexts.Context(
+        ",".join(parse_endpoints(endpoints)),
+        *(None if file is None else os.path.abspath(file) for file in (tls_ca, tls_cert, tls_key, token_file)),
+    )
     if use or known.current is None:
         known.current = name
     contexts.save(known)

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit cluster proto format sim bench compare profile clean completions
+.PHONY: help demo test check unit cluster proto format sim bench compare profile clean completions docs
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,12 +32,13 @@ demo: $(VENV)/.run ## A real three-node cluster: elects, writes, loses its leade
 
 test: check unit cluster ## Everything CI runs: lint, types, import rules, tests
 
-check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code in step
+check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code and pages in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate_proto.py --check
+	$(BIN)/python tools/reference.py --check
 
 unit: $(VENV)/.dev ## Tests within one process, simulator's fixed set included
 	$(BIN)/python -m pytest -m "not cluster"
@@ -60,8 +61,12 @@ profile: $(VENV)/.bench ## Where the time goes: flame graphs, threads, one put s
 proto: $(VENV)/.dev ## Generate lattice_core/rpc/pb from proto/
 	$(BIN)/python tools/generate_proto.py
 
-completions: $(VENV)/.dev ## Generate completions/ from the commands
+completions: $(VENV)/.run ## Generate completions/ from the commands
 	@for shell in bash zsh fish; do $(BIN)/lattice completion $$shell > completions/lattice.$$shell; done
+
+docs: $(VENV)/.run completions ## Generate docs/reference, the table of metrics and completions/ from the code
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/metrics_table.py
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # each node that a test or the demo starts, and as much as everything else for a command that runs once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compiled demo test check unit cluster proto format sim bench compare profile clean completions
+.PHONY: help compiled demo test check unit cluster proto format sim bench compare profile clean completions docs
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,12 +39,13 @@ demo: compiled ## A real three-node cluster: elects, writes, loses its leader, c
 
 test: check unit cluster ## Everything CI runs: lint, types, import rules, tests
 
-check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code in step
+check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code and pages in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate_proto.py --check
+	$(BIN)/python tools/reference.py --check
 
 unit: $(VENV)/.dev compiled ## Tests within one process, simulator's fixed set included
 	$(BIN)/python -m pytest -m "not cluster"
@@ -67,8 +68,12 @@ profile: $(VENV)/.bench ## Where the time goes: flame graphs, threads, one put s
 proto: $(VENV)/.dev ## Generate lattice_core/rpc/pb from proto/
 	$(BIN)/python tools/generate_proto.py
 
-completions: $(VENV)/.dev ## Generate completions/ from the commands
+completions: $(VENV)/.run ## Generate completions/ from the commands
 	@for shell in bash zsh fish; do $(BIN)/lattice completion $$shell > completions/lattice.$$shell; done
+
+docs: $(VENV)/.run completions ## Generate docs/reference, the table of metrics and completions/ from the code
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/metrics_table.py
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .

@@ -75,8 +75,14 @@ class NodeConfig:
     through a tunnel, an address translation, or a proxy that breaks things on purpose (lattice chaos)."""
 
     heartbeat_ms: int = 100
+    """How often the leader lets the others hear from it. The same on every member, like the two below."""
+
     election_timeout_min_ms: int = 500
+    """A member that has not heard from a leader for this long, or longer by chance, asks for votes: the least. At least
+    five heartbeats, and ten times a slow fsync."""
+
     election_timeout_max_ms: int = 1000
+    """The most. The further apart, the fewer elections in which nobody wins."""
 
     segment_bytes: int = 16 << 20
     """One preallocated file of the write-ahead log."""
@@ -105,7 +111,10 @@ class NodeConfig:
     as long as no member's clock runs 5 % faster than another's; elsewhere and without a lease as ``read-index``."""
 
     history_revisions: int = 10_000
+    """How many changes of the past are kept, for reads at a revision."""
+
     history_bytes: int = 64 << 20
+    """And how large they may be together; whichever is reached first counts."""
 
     drain_seconds: float = 5.0
     """After SIGTERM: how long to wait for a successor and for requests under way."""
@@ -114,7 +123,10 @@ class NodeConfig:
     """Where /metrics, /healthz and /readyz are served over HTTP; empty: nowhere."""
 
     log_level: str = "info"
+    """The least severe events that are logged, on stderr."""
+
     log_format: str = "text"
+    """A line for each event: ``text`` for people, ``json`` for machines."""
 
     def validate(self) -> None:
         """Raise ConfigurationError, one line, naming both values where two clash."""

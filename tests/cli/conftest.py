@@ -188,8 +188,16 @@ def client(monkeypatch: pytest.MonkeyPatch) -> MemoryClient:
 
 
 @pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK", "NO_COLOR"):
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in (
+        "LATTICE_ENDPOINTS",
+        "LATTICE_CONTEXT",
+        "LATTICE_TIMEOUT",
+        "LATTICE_CONFIG",
+        "LATTICE_TRACEBACK",
+        "NO_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 

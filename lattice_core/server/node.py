@@ -47,7 +47,7 @@ from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
-from lattice_core.server.tracing import tracer_for
+from lattice_core.server.tracing import NodeTracer
 from lattice_core.storage.errors import DiskFull
 
 log = logging.getLogger("lattice.node")
@@ -64,12 +64,12 @@ class Node:
     ``failed`` is done, with the reason, when the node cannot go on; whoever runs it must then end it.
     """
 
-    def __init__(self, config: NodeConfig, opened: OpenedNode) -> None:
+    def __init__(self, config: NodeConfig, opened: OpenedNode, tracer: NodeTracer | None = None) -> None:
         self.config = config
         self._opened = opened
         self._started_ns = now_ns()
         self.metrics = NodeMetrics()
-        self.tracer = tracer_for(config)
+        self.tracer = tracer
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LatticeError] = loop.create_future()
         identity = opened.identity

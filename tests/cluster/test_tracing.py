@@ -76,3 +76,4 @@ def test_an_exporter_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = lattice("start", "--trace", "--data-dir", str(tmp_path / "data"), env=env)
     assert done.code == 2
     assert "there is no exporter 'nonsense' here, but" in done.the_error()
+    assert not (tmp_path / "data").exists()

@@ -21,7 +21,7 @@ or may have been (``OutcomeUnknown``).
 from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
 from lattice_core.client.arguments import Data
 from lattice_core.client.bulk import AsyncBatch, Batch
-from lattice_core.client.counters import NodeCounters, PeerProgress
+from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
 from lattice_core.client.sync import Client
 from lattice_core.client.txn import (
     Comparison,
@@ -40,6 +40,7 @@ from lattice_core.client.types import (
     ClusterStatus,
     Consistency,
     DeleteResult,
+    Examined,
     KeyValue,
     MemberReport,
     MembershipChanged,
@@ -69,10 +70,12 @@ __all__ = [
     "Consistency",
     "Data",
     "DeleteResult",
+    "Examined",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
     "NodeCounters",
+    "NodeDetails",
     "NodeStatus",
     "PeerProgress",
     "PutManyResult",

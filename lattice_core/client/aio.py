@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
-from lattice_core.client import cluster, membership
+from lattice_core.client import cluster, examine, membership
 from lattice_core.client.arguments import (
     Data,
     bounds,
@@ -35,6 +35,7 @@ from lattice_core.client.types import (
     ClusterStatus,
     Consistency,
     DeleteResult,
+    Examined,
     KeyValue,
     MembershipChanged,
     NodeStatus,
@@ -340,6 +341,13 @@ class AsyncClient:
     async def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Every member, the unreachable included, as the first that answers sees them. Raises Unavailable."""
         return await cluster.cluster_status(self._book, self.timeout if timeout is None else timeout)
+
+    async def examine(self, addresses: Iterable[str] = (), *, timeout: float | None = None) -> tuple[Examined, ...]:
+        """Each of these client addresses (none: those the client was made with), asked by itself a few times in a
+        row: its status with details, round trips from here, how far its clock is off. Raises nothing: what cannot be
+        reached says why."""
+        seconds = self.timeout if timeout is None else timeout
+        return await examine.examine(tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

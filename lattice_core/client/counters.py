@@ -74,7 +74,7 @@ class NodeDetails:
 
 def details_from_pb(details: raft_pb2.NodeDetails) -> NodeDetails:
     def known(name: str) -> Any:
-        return getattr(details, name) if details.HasField(name) else None  # type: ignore[arg-type]
+        return getattr(details, name) if details.HasField(name) else None
 
     return NodeDetails(
         wall_clock_seconds=details.wall_clock_seconds,

@@ -16,7 +16,7 @@ import grpc
 
 from lattice_core.client.channels import ConnectFailed, cluster_stub, connect, plain_reason
 from lattice_core.client.cluster import node_from_pb
-from lattice_core.client.types import Examined, NodeStatus
+from lattice_core.client.cluster_types import Examined, NodeStatus
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from processes import LIVE, LocalCluster
 
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three members of its own, for tests that break some."""

@@ -34,7 +34,7 @@ FORMAT = FORMAT.replace("<svg ", '<svg xml:space="preserve" ', 1)
 """Without fonts from elsewhere: whoever looks has a monospaced one. With spaces at the beginning of a line."""
 
 COLUMNS = 92
-ERROR_COLUMNS = 114
+ERROR_COLUMNS = 124
 
 TOP_COLUMNS, TOP_LINES = 110, 17
 TOP_SECONDS = 26

@@ -49,10 +49,7 @@ def way_back(config: NodeConfig) -> str:
         *("lattice", "start", "--name", config.name, "--data-dir", config.data_dir),
         *("--client-addr", config.client_addr, "--peer-addr", config.peer_addr, "--reseed", "H:P"),
     ]
-    return (
-        f"{shlex.join(command)}, where H:P is a healthy member's client address: it comes back as a new member with "
-        "the leader's state, and the old data is kept; if there is no other member: lattice snapshot restore"
-    )
+    return f"{shlex.join(command)} (H:P: a healthy member's client address; what is here is kept aside)"
 
 
 def tidy(fs: OfflineFileSystem, path: str) -> None:
@@ -108,5 +105,3 @@ def _former(fs: OfflineFileSystem, path: str) -> Identity | None:
         return read_identity(fs, path)
     except Fatal:
         return None
-
-

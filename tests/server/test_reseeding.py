@@ -56,6 +56,10 @@ def mark(data_dir: Path) -> None:
     bootstrap.mark_diverged(RealFileSystem(), str(data_dir), "at index 7 it was another")
 
 
+def there(data_dir: str | Path, pattern: str = "*") -> list[Path]:
+    return sorted(Path(data_dir).glob(pattern))
+
+
 async def killed_follower(running: Cluster) -> NodeConfig:
     leader = await running.leader()
     await fill(leader.config.client_addr, range(30))
@@ -81,7 +85,7 @@ def test_safety_17_22_a_damaged_or_lost_member_comes_back_as_a_new_one_with_the_
             leader = await running.leader()
             former = member_ids(leader)[name]
             hurt(data_dir)
-            if data_dir.exists():
+            if there(data_dir):
                 with pytest.raises(StorageDamaged) as caught:
                     await RunningNode(config).start()
                 hint = caught.value.hint or ""
@@ -95,10 +99,10 @@ def test_safety_17_22_a_damaged_or_lost_member_comes_back_as_a_new_one_with_the_
             back = running.nodes[name].node
             assert back.core.id == member_ids(leader)[name] != former
             await same_state(running)
-            archives = list(data_dir.glob("before-recovery-*"))
+            archives = there(data_dir, "before-recovery-*")
             assert len(archives) == (0 if hurt is lose_everything else 1)
             if hurt is damage_log:
-                assert {path.name for path in archives[0].iterdir()} >= {"wal", "identity", "peers"}
+                assert {path.name for path in there(archives[0])} >= {"wal", "identity", "peers"}
             # From now on without it: the options of the old member fit the new one.
             await running.stop(name)
             running.configs[name] = config
@@ -179,7 +183,7 @@ def test_cut_short_anywhere_it_is_done_by_the_same_command_again(
                         break
             await until_voters(running, "n1", "n2", "n3")
             await same_state(running)
-            archives = list(Path(config.data_dir).glob("before-recovery-*"))
+            archives = there(config.data_dir, "before-recovery-*")
             assert any((archive / "wal").exists() for archive in archives), "the damaged data was kept"
         assert at > 1, "it was never cut short there"
 
@@ -208,12 +212,12 @@ def test_nobody_is_removed_whose_address_another_holds_or_whose_cluster_is_anoth
             # Damaged, and led to another cluster which has a member of that name.
             await running.kill(config.name)
             damage_log(Path(config.data_dir))
-            there = (await others.leader()).config.client_addr
+            elsewhere = (await others.leader()).config.client_addr
             with pytest.raises(NotAllowed, match="belonged to cluster"):
-                await RunningNode(replace(config, reseed=there)).start()
+                await RunningNode(replace(config, reseed=elsewhere)).start()
             assert member_ids(await running.leader()) == before
             assert len(member_ids(await others.leader())) == 3
-            assert not list(Path(config.data_dir).glob("recovery.new"))
+            assert not there(config.data_dir, "recovery.new")
 
     run(scenario())
 
@@ -230,10 +234,10 @@ def test_without_a_quorum_nothing_is_changed_and_the_reason_is_told(
         async with cluster(configs(tmp_path, 2)) as running:
             config = await killed_follower(running)
             damage_log(Path(config.data_dir))
-            before = sorted(path.name for path in Path(config.data_dir).iterdir())
+            before = there(config.data_dir)
             with pytest.raises(Unavailable, match="could not join within 1 s"):
                 await RunningNode(replace(config, reseed=seeds(running, config))).start()
-            assert sorted(path.name for path in Path(config.data_dir).iterdir()) == before
+            assert there(config.data_dir) == before
             (left,) = running.nodes.values()
             assert len(left.node.core.configuration.voters) == 2
             assert await get(left.config.client_addr, b"key000001", kv_pb2.CONSISTENCY_STALE) == b"v" * 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
 
@@ -18,20 +19,6 @@ DEFAULT_NAME = "n1"
 MAX_NAME_CHARS = 64
 MIN_AUTO_REMOVE_SECONDS = 5.0
 """Ten elections: whoever is away for less may be restarting."""
-
-
-def parse_addr(text: str, *, what: str = "address") -> tuple[str, int]:
-    """``HOST:PORT`` or ``[IPV6]:PORT`` as (host, port). Raises ConfigurationError with the text it got."""
-    host, separator, port_text = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ConfigurationError(f"{what} {text!r} is ambiguous: write an IPv6 address as [ADDR]:PORT")
-    if not separator or not host or any(character.isspace() or character in "/,=@" for character in host):
-        raise ConfigurationError(f"{what} {text!r} is not HOST:PORT", hint="for example 127.0.0.1:7400")
-    if not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text) <= 65535:
-        raise ConfigurationError(f"{what} {text!r} has no valid port (1 to 65535)", hint="for example 127.0.0.1:7400")
-    return host, int(port_text)
 
 
 def validate_name(name: str) -> None:
@@ -138,6 +125,9 @@ class NodeConfig:
 
     metrics_addr: str = ""
     """Where /metrics, /healthz and /readyz are served over HTTP; empty: nowhere."""
+
+    trace: bool = False
+    """Take part in OpenTelemetry traces; everything about them is set by the standard `OTEL_*` variables."""
 
     log_level: str = "info"
     """The least severe events that are logged, on stderr."""

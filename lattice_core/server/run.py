@@ -19,7 +19,8 @@ from typing import Any
 
 import grpc
 
-from lattice_core.config import NodeConfig, parse_addr
+from lattice_core.addresses import parse_addr
+from lattice_core.config import NodeConfig
 from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved, StorageDamaged, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
@@ -33,6 +34,7 @@ from lattice_core.server.measured_calls import MeasuredHandlers
 from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
 from lattice_core.server.reseeding import former_cluster_id, reseed, tidy, way_back
+from lattice_core.server.tracing import tracer_for
 from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import OfflineFileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
@@ -74,8 +76,9 @@ class RunningNode:
     async def start(self) -> None:
         """Open the directory, take the ports, take part. On an error everything is given back."""
         try:
+            tracer = tracer_for(self.config)  # before anything is made that would stay
             self._opened = await self._open()
-            self.node = Node(self.config, self._opened)
+            self.node = Node(self.config, self._opened, tracer)
             self._kv = KVService(self.node)
             self._require_ports()
             services = (self._kv.handlers(), ClusterService(self.node).handlers())

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgpack
 import pytest
 from server_harness import Cluster, cluster, cluster_stub, configs, eventually, get, kv_stub, run, write_request
 
 from lattice_core.errors import StorageDamaged, Unavailable
 from lattice_core.kv import ClientBatch, StateMachine, encode_batch, put
 from lattice_core.raft.ready import Persist
-from lattice_core.raft.types import Configuration, Entry, HardState, SnapshotMeta
+from lattice_core.raft.types import Configuration, Entry, HardState, Member, SnapshotMeta
 from lattice_core.rpc import snapshot_stream
 from lattice_core.rpc.pb import cluster_pb2, kv_pb2
 from lattice_core.server import snapshot_sender
@@ -30,7 +31,8 @@ from lattice_core.server.proposals import Proposals
 from lattice_core.server.snapshot_files import Snapshot, SnapshotFiles
 from lattice_core.server.snapshot_install import SnapshotInstaller
 from lattice_core.server.storage_thread import StorageThread
-from lattice_core.storage.snapshots import SnapshotReceiver
+from lattice_core.storage.filesystem import RealFileSystem
+from lattice_core.storage.snapshots import SnapshotHeader, SnapshotReceiver, SnapshotWriter, list_snapshots
 
 
 async def fill(addr: str, keys: range, value: bytes = b"v" * 200) -> None:
@@ -198,6 +200,26 @@ def test_a_snapshot_from_the_leader_that_comes_while_one_is_begun_here_is_kept_a
             await running.kill(away)
             await running.start(away)
             await same_state(running)
+
+    run(scenario())
+
+
+def test_making_room_for_a_third_snapshot_never_removes_a_newer_one(tmp_path: Path) -> None:
+    """SAFETY 31: what has come from the leader meanwhile is what the log begins after."""
+
+    async def scenario() -> None:
+        files = SnapshotFiles(RealFileSystem(), str(tmp_path), 77)
+        members = Configuration.of_voters([Member(1, "n1", "h:1")])
+        there = []
+        for index in (5, 9, 12):
+            meta = SnapshotMeta(index, 1, members)
+            writer = SnapshotWriter(files.fs, files.directory, SnapshotHeader(77, meta))
+            writer.write(msgpack.packb(index))
+            there.append(Snapshot(meta, writer.publish(), writer.size_bytes))
+        assert await files.keep_only(there[1])
+        assert list_snapshots(files.fs, files.directory) == [there[2].path, there[1].path]
+        assert not await files.keep_only(there[1])
+        await files.worker.stop()
 
     run(scenario())
 

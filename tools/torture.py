@@ -4,7 +4,7 @@ The first runs take the kinds of faults a few at a time, each kind in at least t
 chance; the rest leave the choice to their seeds (swarm testing). Every sixth run has five nodes. All workloads run in
 all of them.
 
-Each run's report is kept in ``torture/``, by its number and seed, and a run that has one is not made again: interrupt it
+Each run's report is kept in ``torture/``, by its number and seed, and a run that has one is not made again: stop it
 and go on with the same command. Without SEED a fresh one is drawn and kept there, too. Ctrl-C shows the table so far.
 Exits with 1 if a run failed; what a failed run left (plan, logs, data, history) stays in ``torture/``.
 """

@@ -220,6 +220,10 @@ FAMILIES: tuple[Family, ...] = (
     _counter("snapshots_installed", "Snapshots received and made this member's state.",
              lambda m: m.snapshots_installed),
     # -- the process ----------------------------------------------------------------------------------
+    _counter("states_compared", "Comparisons of this member's state with the leader's after the same entry.",
+             lambda m: m.states_compared),
+    _counter("states_differed", "Comparisons in which another member's state was not this one's: look at once.",
+             lambda m: m.states_differed),
     _counter("held_up", "How often the event loop's timer came so late that the process must have been stopped or "
              "starved.", lambda m: m.held_up),
 )  # fmt: skip

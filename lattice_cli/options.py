@@ -20,6 +20,7 @@ from lattice_core.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from lattice_core.client import Client
+    from lattice_core.tls import ClientTLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +30,8 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"endpoints", "timeout", "output", "no_color"}
+TLS = ("tls_ca", "tls_cert", "tls_key")
+COMMON = {"endpoints", "timeout", "output", "no_color", *TLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Globals:
     no_color: bool
     asked_timeout: float | None = None
     """The timeout if somebody asked for one, be it the default's value; what takes long has patience otherwise."""
+    tls: ClientTLS | None = None
+    """How members are reached; None: plain text."""
 
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
@@ -49,7 +53,7 @@ class Globals:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout)
+        return Client(self.endpoints, timeout=self.timeout, tls=self.tls)
 
 
 def common_options(function: F) -> F:
@@ -74,6 +78,13 @@ def common_options(function: F) -> F:
             type=click.Choice(["table", "json", "raw"]),
             help="How to print. [default: table on a terminal, else raw]",
         ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Speak TLS, with members that these authorities certify. [env: LATTICE_TLS_CA]",
+        ),
+        click.option("--tls-cert", metavar="FILE", help="Our own certificate. [env: LATTICE_TLS_CERT]"),
+        click.option("--tls-key", metavar="FILE", help="Its private key. [env: LATTICE_TLS_KEY]"),
         click.option("--no-color", is_flag=True, default=None, help="No colours. [env: NO_COLOR]"),
     )
     for option in reversed(options):
@@ -85,7 +96,8 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--timeout", "--output", "--no-color"]
+        "Global options",
+        options=["--endpoints", "--timeout", "--tls-ca", "--tls-cert", "--tls-key", "--output", "--no-color"],
     )
     return own(common(function))
 
@@ -106,7 +118,25 @@ def resolve(ctx: click.Context) -> Globals:
         output=cast("Output", output),
         no_color=bool(meta.get(f"{_META}no_color")) or bool(os.environ.get("NO_COLOR")),
         asked_timeout=asked,
+        tls=_client_tls(ctx),
     )
+
+
+def tls_flags(ctx: click.Context) -> dict[str, str | None]:
+    """The TLS options as they were given, here or before the command; None where they were not."""
+    return {name: ctx.meta.get(f"{_META}{name}") for name in TLS}
+
+
+def _client_tls(ctx: click.Context) -> ClientTLS | None:
+    """What the three options and variables come to; the files have been read, and go together."""
+    ca, cert, key = (given or os.environ.get(f"LATTICE_{name.upper()}", "") for name, given in tls_flags(ctx).items())
+    if not (ca or cert or key):
+        return None
+    from lattice_core.tls import client_files, load
+
+    files = client_files(ca, cert, key)
+    load(ca, cert, key)
+    return files
 
 
 def _timeout_variable() -> float | None:

@@ -13,6 +13,8 @@ Transactions read as they are meant (``key``, ``put`` and so on make their parts
 
         moved = client.txn(when=[key("a").value == b"1"], then=[put("a", b"0"), put("b", b"1")])
 
+With ``Client(endpoints, tls=ClientTLS(ca="ca.pem"))`` it speaks TLS.
+
 Any member's address will do: the client finds the leader, follows it, and learns the other members.
 Errors are :mod:`lattice_core.errors`; their type says whether an operation was not applied (``NotApplied``)
 or may have been (``OutcomeUnknown``).
@@ -55,6 +57,7 @@ from lattice_core.client.types import (
     TxnResult,
 )
 from lattice_core.client.watch import StatusWatch
+from lattice_core.tls import ClientTLS
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -64,6 +67,7 @@ __all__ = [
     "Batch",
     "CasResult",
     "Client",
+    "ClientTLS",
     "ClusterStatus",
     "Comparison",
     "Consistency",

@@ -50,6 +50,7 @@ from lattice_core.client.writes import OP_OVERHEAD_BYTES, WINDOW
 from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.kv.commands import DELETE, DELETE_RANGE, PUT, Op
 from lattice_core.kv.results import read_txn_result
+from lattice_core.tls import ClientTLS
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -77,17 +78,19 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
     ) -> None:
         """Does not connect: the first operation does.
 
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``tls``: for a cluster whose client ports speak TLS. Raises ConfigurationError if its files cannot be used.
         """
         if not 1 <= max_batches_in_flight <= 256:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
-        self._book = AddressBook(parse_endpoints(endpoints))
+        self._book = AddressBook(parse_endpoints(endpoints), tls)
         self._engine = Engine(self._book, window=max_batches_in_flight)
 
     async def __aenter__(self) -> Self:

@@ -41,6 +41,7 @@ from lattice_core.client.types import (
 )
 from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
+from lattice_core.tls import ClientTLS
 
 T = TypeVar("T")
 
@@ -58,9 +59,10 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
-        self._async = AsyncClient(endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight)
+        self._async = AsyncClient(endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tls=tls)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False

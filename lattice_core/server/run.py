@@ -32,6 +32,7 @@ from lattice_core.server.kv_service import KVService
 from lattice_core.server.measured_calls import MeasuredHandlers
 from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
+from lattice_core.server.tls import NodeTLS
 from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import FileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
@@ -62,6 +63,8 @@ class RunningNode:
     def __init__(self, config: NodeConfig, fs: FileSystem | None = None) -> None:
         config.validate()
         self.config = config
+        self._tls = NodeTLS(config)
+        self._watching: asyncio.Task[None] | None = None
         self._fs = fs if fs is not None else RealFileSystem(Reserve())
         self._opened: OpenedNode | None = None
         self.node: Node
@@ -74,7 +77,7 @@ class RunningNode:
         """Open the directory, take the ports, take part. On an error everything is given back."""
         try:
             self._opened = await self._open()
-            self.node = Node(self.config, self._opened)
+            self.node = Node(self.config, self._opened, self._tls)
             self._kv = KVService(self.node)
             self._require_ports()
             services = (self._kv.handlers(), ClusterService(self.node).handlers())
@@ -91,9 +94,11 @@ class RunningNode:
                 options=client_server_options(),
                 maximum_concurrent_rpcs=MAX_CLIENT_CALLS,
             )
-            _bind(peer_server, self.config.peer_addr, "--peer-addr")
-            _bind(client_server, self.config.client_addr, "--client-addr")
+            _bind(peer_server, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
+            _bind(client_server, self.config.client_addr, "--client-addr", self._tls.client_port())
             self._servers = [client_server, peer_server]
+            if self._tls.listeners:
+                self._watching = asyncio.create_task(self._tls.watch(), name="certificates")
             await self._listen_for_metrics()
             await peer_server.start()
             await self.node.start()
@@ -117,14 +122,14 @@ class RunningNode:
             self._require_ports()
             incarnations = incarnation_to_join(fs, directory)
             listener = grpc.aio.server(
-                handlers=[joining_handlers(config, incarnations.own)],
+                handlers=[joining_handlers(config, incarnations.own, self._tls.peers)],
                 options=peer_server_options(),
                 maximum_concurrent_rpcs=MAX_PEER_CALLS,
             )
-            _bind(listener, config.peer_addr, "--peer-addr")
+            _bind(listener, config.peer_addr, "--peer-addr", self._tls.peer_port())
             await listener.start()
             try:
-                admission = await ask_to_join(config, incarnations.own)
+                admission = await ask_to_join(config, incarnations.own, self._tls)
             finally:
                 await listener.stop(STOP_GRACE_SECONDS)
             return create_joined(directory, config, fs, incarnations, admission)
@@ -178,6 +183,10 @@ class RunningNode:
         self._started = False
         if self._http is not None:
             await self._http.close()
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         servers, self._servers = self._servers, []
         if servers:
             await servers[0].stop(grace)
@@ -206,10 +215,10 @@ def _require_free(addr: str, option: str) -> None:
         raise _cannot_listen(addr, option, (error.strerror or str(error)).lower()) from None
 
 
-def _bind(server: grpc.aio.Server, addr: str, option: str) -> None:
-    """Raises ConfigurationError if the port cannot be had."""
+def _bind(server: grpc.aio.Server, addr: str, option: str, credentials: grpc.ServerCredentials | None) -> None:
+    """With TLS if there are credentials. Raises ConfigurationError if the port cannot be had."""
     try:
-        bound = server.add_insecure_port(addr)
+        bound = server.add_insecure_port(addr) if credentials is None else server.add_secure_port(addr, credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import rich_click
 
-from lattice_cli.options import common_options, tls_flags
+from lattice_cli.options import asked_for, common_options
 
 
 @rich_click.command()
@@ -58,7 +58,7 @@ from lattice_cli.options import common_options, tls_flags
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
     "--metrics-addr",
 ])  # fmt: skip
-def start(ctx: click.Context, config_file: Path | None, **flags: Any) -> int:
+def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
     """Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.
 
     Restarting is the same command again: what the data directory knows wins. Every setting can also be a
@@ -68,7 +68,9 @@ def start(ctx: click.Context, config_file: Path | None, **flags: Any) -> int:
     """
     from lattice_cli import settings
 
-    loaded = settings.load({**flags, **tls_flags(ctx)}, config_file=config_file)
+    loaded = settings.load(
+        {**flags, **{name: asked_for(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key")}}, config_file=config_file
+    )
     loaded.config.validate()
     from lattice_core.tls import demand_tls_1_3
 

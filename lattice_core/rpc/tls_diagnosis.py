@@ -14,7 +14,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from lattice_core.config import parse_addr
+from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.tls import Material
 

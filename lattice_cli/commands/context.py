@@ -57,15 +57,15 @@ def add(
     lattice context add prod --endpoints 10.0.0.1:7400 --tls-ca ca.pem --token-file token --use
     """
     from lattice_core.client.channels import parse_endpoints
-    from lattice_core.tls import client_files, load
 
     contexts.checked_name(name)
     endpoints = asked_for(ctx, "endpoints")
     if endpoints is None:
         raise click.UsageError("say where the cluster is: --endpoints H:P[,H:P]", ctx=ctx)
-    tls = [asked_for(ctx, option) for option in ("tls_ca", "tls_cert", "tls_key")]
-    client_files(*(file or "" for file in tls))
-    load(*(file or "" for file in tls))
+    given = (asked_for(ctx, option) for option in ("tls_ca", "tls_cert", "tls_key"))
+    tls = [None if file is None else file_option.convert(file, None, ctx) for file in given]
+    if (tls[1] is None) != (tls[2] is None):
+        raise click.UsageError("--tls-cert and --tls-key go together", ctx=ctx)
     known = contexts.load()
     if name in known.by_name and not replace:
         raise InvalidRequest(f"there is a context {name!r} already", hint=f"lattice context add {name} ... --replace")

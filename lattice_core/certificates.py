@@ -33,6 +33,7 @@ MAX_COMMON_NAME_CHARS: Final = 64
 class Certificate:
     """What a person or a check wants to know of one."""
 
+    serial: int
     common_name: str
     issuer: str
     dns_names: tuple[str, ...]
@@ -117,6 +118,7 @@ def _described(certificate: x509.Certificate) -> Certificate:
         elif isinstance(value, x509.BasicConstraints):
             is_authority = value.ca
     return Certificate(
+        serial=certificate.serial_number,
         common_name=_common_name(certificate.subject),
         issuer=_common_name(certificate.issuer),
         dns_names=tuple(dns_names),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -103,7 +103,7 @@ class Material:
 
     ca: bytes | None
     cert: bytes | None
-    key: bytes | None
+    key: bytes | None = field(repr=False)
     ca_path: str = ""
     cert_path: str = ""
     key_path: str = ""

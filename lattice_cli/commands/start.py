@@ -72,9 +72,13 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
         {**flags, **{name: asked_for(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key")}}, config_file=config_file
     )
     loaded.config.validate()
-    from lattice_core.tls import demand_tls_1_3
+    if loaded.config.tls_cert or loaded.config.peer_tls_cert:
+        from lattice_core.tls import demand_tls_1_3
 
-    demand_tls_1_3()
+        demand_tls_1_3()
+        # Read now, that variable and the one about its log: for a node with TLS gRPC is not told to say nothing, since
+        # it alone knows why handshakes fail (lattice_core/server/handshakes.py).
+        import grpc  # noqa: F401
     from lattice_core.server.run import run
 
     return run(loaded.config)

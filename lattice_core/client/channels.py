@@ -135,9 +135,6 @@ class ConnectFailed(Exception):
 class TLSFailed(ConnectFailed):
     """There is somebody, and TLS with them fails."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, hint="check --tls-ca, --tls-cert and --tls-key; docs/security.md")
-
 
 def kv_stub(channel: grpc.aio.Channel) -> Any:
     """The KV service on ``channel``. The generated stubs are not typed."""
@@ -179,7 +176,7 @@ async def connect_first(book: AddressBook, addresses: Sequence[str]) -> tuple[st
     """
     waiting = list(reversed(addresses))
     dialling: dict[asyncio.Task[grpc.aio.Channel], str] = {}
-    failures: list[BaseException] = []
+    failures: list[ConnectFailed] = []
     try:
         while waiting or dialling:
             if waiting:
@@ -199,9 +196,11 @@ async def connect_first(book: AddressBook, addresses: Sequence[str]) -> tuple[st
                     return address, task.result()
                 del dialling[task]
                 book.failed(address)
-                failures.append(error)
+                failures.append(error if isinstance(error, ConnectFailed) else ConnectFailed(str(error)))
         text = "; ".join(map(str, failures))
-        raise TLSFailed(text) if all(type(each) is TLSFailed for each in failures) else ConnectFailed(text)
+        if failures and all(isinstance(each, TLSFailed) for each in failures):
+            raise TLSFailed(text, hint=failures[-1].hint)
+        raise ConnectFailed(text)
     finally:
         await _discard(dialling)
 
@@ -222,8 +221,8 @@ async def _failure(address: str, channel: grpc.aio.Channel, material: Material |
         await cluster_stub(channel).NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=0.1)
     except grpc.aio.AioRpcError as error:
         details = error.details() or ""
-        if may_be_tls(details) and (reason := await diagnose(address, material)) is not None:
-            return TLSFailed(f"{address}: {reason}")
+        if may_be_tls(details) and (finding := await diagnose(address, material)) is not None:
+            return TLSFailed(f"{address}: {finding.reason}", hint=finding.hint)
         return ConnectFailed(f"{address}: {plain_reason(details)}")
     return ConnectFailed(f"{address}: not ready")
 

@@ -248,7 +248,8 @@ async def explain(error: BaseException, security: PeerSecurity, name: str, addr:
     """What is wrong with TLS between this side and the member ``name``, if that is why a connection failed."""
     if not isinstance(error, grpc.aio.AioRpcError) or not may_be_tls(error.details() or ""):
         return None
-    return await diagnose(addr, security.material, member_dns_name(name))
+    finding = await diagnose(addr, security.material, member_dns_name(name))
+    return finding.reason if finding is not None else None
 
 
 async def write_envelopes(outbox: Outbox, write: Callable[[bytes], Any]) -> None:

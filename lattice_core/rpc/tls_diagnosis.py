@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import ssl
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from lattice_core.certificates import Certificate
 
 SECONDS: Final = 1.0
+
+_SHOW_ONE: Final = "--tls-cert FILE --tls-key FILE; to make them: lattice certs client NAME"
+_SECURITY: Final = "check --tls-ca, --tls-cert and --tls-key"
+
+
+class Finding(NamedTuple):
+    """What is wrong, as a clause, and what a client could do about it."""
+
+    reason: str
+    hint: str
+
 
 _SIGNS: Final = ("tls", "ssl", "hostname verification", "certificate", "socket closed", "connection reset", "eof")
 """What gRPC's texts have in common when TLS, or the lack of it, may be the reason."""
@@ -36,7 +47,7 @@ def may_be_tls(details: str) -> bool:
     return any(sign in text for sign in _SIGNS)
 
 
-async def diagnose(addr: str, material: Material | None, name: str | None = None) -> str | None:
+async def diagnose(addr: str, material: Material | None, name: str | None = None) -> Finding | None:
     """In what TLS fails between this side and whoever listens at ``addr``; None: not in that, or it cannot be told.
 
     ``name``: the DNS name that the certificate there must have, where it is not the host that is dialled.
@@ -46,13 +57,15 @@ async def diagnose(addr: str, material: Material | None, name: str | None = None
         async with asyncio.timeout(SECONDS):
             if material is None:
                 shown = await _shown(host, port)
-                return "it speaks TLS, and this side does not" if shown is not None else None
+                return (
+                    Finding("it speaks TLS, and this side does not", "--tls-ca ca.pem") if shown is not None else None
+                )
             return await _diagnose(host, port, material, name)
     except (OSError, TimeoutError, ValueError, ConfigurationError):
         return None
 
 
-async def _diagnose(host: str, port: int, material: Material, name: str | None) -> str | None:
+async def _diagnose(host: str, port: int, material: Material, name: str | None) -> Finding | None:
     context = _context()
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(material.ca_path)
@@ -65,14 +78,19 @@ async def _diagnose(host: str, port: int, material: Material, name: str | None) 
     except ssl.SSLError as error:
         reason = (error.reason or "").replace("_", " ").lower()
         if "version number" in reason or "record layer" in reason or "packet length" in reason:
-            return "it does not speak TLS, and this side does"
-        return f"the TLS handshake fails: {reason or error}"
+            return Finding(
+                "it does not speak TLS, and this side does", "the same without --tls-ca, or start it with TLS"
+            )
+        return Finding(f"the TLS handshake fails: {reason or error}", _SECURITY)
     except ConnectionError:
         return None
     try:
         shown = _certificate(writer)
         if shown is not None and not _is_for(shown, name or host):
-            return f"its certificate is for {shown.names()}, not for {_called(name or host)}"
+            return Finding(
+                f"its certificate is for {shown.names()}, not for {_called(name or host)}",
+                f"--endpoints with one of these, or a new certificate: lattice certs node NAME --host {host}",
+            )
         # Only now would a server refuse the certificate that it was shown, or the lack of one.
         if await reader.read(1) == b"":
             return _refused(material)
@@ -83,15 +101,17 @@ async def _diagnose(host: str, port: int, material: Material, name: str | None) 
         await _hang_up(writer)
 
 
-async def _unverified(host: str, port: int, material: Material, error: ssl.SSLCertVerificationError) -> str:
+async def _unverified(host: str, port: int, material: Material, error: ssl.SSLCertVerificationError) -> Finding:
     shown = await _shown(host, port)
     if shown is None:
-        return f"its certificate is not accepted: {error.verify_message}"
+        return Finding(f"its certificate is not accepted: {error.verify_message}", _SECURITY)
     if error.verify_code in _OUT_OF_DATE:
-        return f"its certificate (for {shown.names()}) {validity(shown)}"
-    return (
+        renew = "lattice certs node NAME --replace, and copy it to that member"
+        return Finding(f"its certificate (for {shown.names()}) {validity(shown)}", renew)
+    return Finding(
         f"its certificate (for {shown.names()}) was issued by {shown.issuer}, which is not among the authorities in "
-        f"{material.ca_path}"
+        f"{material.ca_path}",
+        "--tls-ca with the ca.pem of that cluster",
     )
 
 
@@ -105,19 +125,22 @@ def validity(certificate: Certificate) -> str:
     return f"is valid until {certificate.not_after:%Y-%m-%d at %H:%M} UTC"
 
 
-def _refused(material: Material) -> str:
+def _refused(material: Material) -> Finding:
     """The other side has hung up after the handshake, without a word: as far as can be told from here, why."""
     if material.cert is None:
-        return "it demands a certificate, and this side has none to show"
+        return Finding("it demands a certificate, and this side has none to show", _SHOW_ONE)
     from lattice_core.certificates import read
 
     own = read(material.cert)[0]
     where = f"this side's certificate {material.cert_path} (for {own.names()})"
     if not own.not_before <= datetime.now(UTC) <= own.not_after:
-        return f"it refuses {where}, which {validity(own)}"
+        return Finding(f"it refuses {where}, which {validity(own)}", "lattice certs client NAME --replace")
     if not own.for_clients:
-        return f"it refuses {where}, which may not be used by a client"
-    return f"it refuses {where}: it may not trust {own.issuer}, who issued it; its log says why"
+        return Finding(f"it refuses {where}, which may not be used by a client", _SHOW_ONE)
+    return Finding(
+        f"it refuses {where}: it may not trust {own.issuer}, who issued it; its log says why",
+        "--tls-cert and --tls-key of an authority that it trusts",
+    )
 
 
 def _context() -> ssl.SSLContext:

@@ -27,6 +27,7 @@ from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
 from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.cluster_service import ClusterService
+from lattice_core.server.handshakes import HandshakeLog
 from lattice_core.server.http_listener import HttpListener
 from lattice_core.server.joining import ask_to_join, joining_handlers
 from lattice_core.server.kv_service import KVService
@@ -73,6 +74,11 @@ class RunningNode:
         self._servers: list[grpc.aio.Server] = []
         self._http: HttpListener | None = None
         self._started = False
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether one of its ports speaks TLS."""
+        return bool(self._tls.listeners)
 
     async def start(self) -> None:
         """Open the directory, take the ports, take part. On an error everything is given back."""
@@ -246,6 +252,9 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
     stderr. Raises LatticeError for what keeps it from starting (ports, directory, identity).
     """
     running = RunningNode(config)
+    handshakes = HandshakeLog()
+    if running.has_tls:
+        handshakes.start()
     logs.set_up(config.name, config.log_level, config.log_format, running.log_context)
     tune_interpreter()
     loop = asyncio.get_running_loop()
@@ -290,6 +299,7 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
+        handshakes.stop()
 
 
 async def _failed(running: RunningNode, error: LatticeError) -> int:

@@ -162,7 +162,8 @@ class NodeTLS:
         """What is wrong with TLS, if that is why a member's client port could not be asked."""
         if not may_be_tls(error.details() or ""):
             return None
-        return await diagnose(addr, self._asking)
+        finding = await diagnose(addr, self._asking)
+        return f"{finding.reason} ({finding.hint})" if finding is not None else None
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""

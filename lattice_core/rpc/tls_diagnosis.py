@@ -40,6 +40,9 @@ _SIGNS: Final = ("tls", "ssl", "hostname verification", "certificate", "socket c
 _OUT_OF_DATE: Final = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED."""
 
+_UNKNOWN_ISSUER: Final = (2, 7, 18, 19, 20, 21)
+"""X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like, and _CERT_SIGNATURE_FAILURE: another authority of that name."""
+
 
 def may_be_tls(details: str) -> bool:
     """Whether a failed connection's text leaves room for TLS as the reason."""
@@ -105,9 +108,14 @@ async def _unverified(host: str, port: int, material: Material, error: ssl.SSLCe
     shown = await _shown(host, port)
     if shown is None:
         return Finding(f"its certificate is not accepted: {error.verify_message}", _SECURITY)
+    if not shown.for_servers:
+        return Finding(f"its certificate (for {shown.names()}) is not for servers", "lattice certs node NAME")
     if error.verify_code in _OUT_OF_DATE:
         renew = "lattice certs node NAME --replace, and copy it to that member"
         return Finding(f"its certificate (for {shown.names()}) {validity(shown)}", renew)
+    if error.verify_code not in _UNKNOWN_ISSUER:
+        reason = f"its certificate (for {shown.names()}) is not accepted: {error.verify_message}"
+        return Finding(reason, _SECURITY)
     return Finding(
         f"its certificate (for {shown.names()}) was issued by {shown.issuer}, which is not among the authorities in "
         f"{material.ca_path}",

@@ -64,9 +64,12 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
         tls: ClientTLS | None = None,
+        tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
-        self._async = AsyncClient(endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tls=tls)
+        self._async = AsyncClient(
+            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tls=tls, tracing=tracing
+        )
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False

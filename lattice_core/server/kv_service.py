@@ -59,6 +59,7 @@ from lattice_core.server.read_batches import (
     key_value_to_pb,
 )
 from lattice_core.server.reads import Answers
+from lattice_core.server.tracing import traceparent_of_call
 from lattice_core.server.txn_messages import request_to_op, result_to_pb
 
 MAX_STREAM_REQUESTS = 1024
@@ -92,6 +93,7 @@ class KVService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.tracer = node.tracer
         self.draining = False
 
     def refusal(self) -> kv_pb2.ErrorDetail | None:
@@ -208,14 +210,18 @@ class KVService:
         await self._refuse_if_draining(context)
         identity = request.identity if request is not None and request.HasField("identity") else None
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        commands = encode_batch([op])
+        reply: Reply = lambda outcome: _settle(done, outcome)  # noqa: E731
+        if self.tracer is not None:
+            reply = self.tracer.writing(traceparent_of_call(context), len(commands), reply)
         self.write(
             ClientBatch(
                 identity.session_id if identity is not None else 0,
                 identity.sequence if identity is not None else 0,
                 identity.acknowledged_below if identity is not None else 0,
-                encode_batch([op]),
+                commands,
             ),
-            lambda outcome: _settle(done, outcome),
+            reply,
         )
         outcome = await done
         detail = outcome_to_detail(outcome) if isinstance(outcome, BatchResult) else outcome
@@ -232,7 +238,10 @@ class KVService:
         except LatticeError as error:
             await abort(context, to_detail(error))
         done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
-        self.read(reads, request.consistency, lambda answers: _settle(done, answers), max_stale_seconds)
+        reply: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: _settle(done, answers)  # noqa: E731
+        if self.tracer is not None:
+            reply = self.tracer.reading(traceparent_of_call(context), request.consistency, 1, reply)
+        self.read(reads, request.consistency, reply, max_stale_seconds)
         answers = await done
         if isinstance(answers, kv_pb2.ErrorDetail):
             await abort(context, answers)
@@ -271,6 +280,7 @@ class _SessionStream:
 
     def __init__(self, service: KVService) -> None:
         self._service = service
+        self._tracer = service.tracer
         self._answers: deque[tuple[kv_pb2.SessionResponse, int]] = deque()
         self._has_answers = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -322,9 +332,11 @@ class _SessionStream:
         match request.WhichOneof("body"):
             case "write":
                 batch = request.write
+                reply: Reply = lambda outcome: self._written(request_id, size, outcome)  # noqa: E731
+                if self._tracer is not None and batch.traceparent:
+                    reply = self._tracer.writing(batch.traceparent, len(batch.commands), reply)
                 self._service.write(
-                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands),
-                    lambda outcome: self._written(request_id, size, outcome),
+                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands), reply
                 )
             case "read":
                 try:
@@ -333,12 +345,13 @@ class _SessionStream:
                 except LatticeError as error:
                     self._answer_error(request_id, size, to_detail(error))
                     return
-                self._service.read(
-                    reads,
-                    request.read.consistency,
-                    lambda answers: self._have_read(request_id, size, answers),
-                    max_stale_seconds,
+                answer: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: self._have_read(  # noqa: E731
+                    request_id, size, answers
                 )
+                if self._tracer is not None and request.read.traceparent:
+                    traceparent = request.read.traceparent
+                    answer = self._tracer.reading(traceparent, request.read.consistency, len(reads), answer)
+                self._service.read(reads, request.read.consistency, answer, max_stale_seconds)
             case "open":
                 self._service.write(
                     ClientBatch(0, 0, 0, encode_batch([open_session()])),

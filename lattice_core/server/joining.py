@@ -20,7 +20,7 @@ from lattice_core import __version__
 from lattice_core.config import NodeConfig
 from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unavailable
 from lattice_core.rpc.codec import MalformedMessage, configuration_from_pb
-from lattice_core.rpc.credentials import PeerSecurity
+from lattice_core.rpc.credentials import PLAIN, PeerSecurity
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.link import STATUS_METHOD
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
@@ -121,7 +121,9 @@ async def _reason(error: grpc.aio.AioRpcError, addr: str, tls: NodeTLS) -> Latti
     return failure
 
 
-def joining_handlers(config: NodeConfig, incarnation: int, security: PeerSecurity) -> grpc.GenericRpcHandler[Any, Any]:
+def joining_handlers(
+    config: NodeConfig, incarnation: int, security: PeerSecurity = PLAIN
+) -> grpc.GenericRpcHandler[Any, Any]:
     """What a server that is being admitted says on its peer port: who it is, and nothing else."""
 
     async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, Batch
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MemberReport,
         MembershipChanged,
         NodeStatus,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
-    from lattice_core.client.counters import NodeCounters, PeerProgress
+    from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
         Comparison,
@@ -74,7 +75,7 @@ __getattr__ = lazy_names(
         "lattice_core.client.aio": ("AsyncClient", "DEFAULT_ENDPOINT", "DEFAULT_TIMEOUT_SECONDS"),
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
-        "lattice_core.client.counters": ("NodeCounters", "PeerProgress"),
+        "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
             "Comparison",
@@ -90,6 +91,7 @@ __getattr__ = lazy_names(
         ),
         "lattice_core.client.cluster_types": (
             "ClusterStatus",
+            "Examined",
             "MemberReport",
             "MembershipChanged",
             "NodeStatus",
@@ -128,10 +130,12 @@ __all__ = [
     "Consistency",
     "Data",
     "DeleteResult",
+    "Examined",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
     "NodeCounters",
+    "NodeDetails",
     "NodeStatus",
     "PeerProgress",
     "PutManyResult",

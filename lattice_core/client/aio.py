@@ -382,7 +382,7 @@ class AsyncClient:
         from lattice_core.client import examine
 
         seconds = self.timeout if timeout is None else timeout
-        return await examine.examine(tuple(addresses) or self._book.given, seconds)
+        return await examine.examine(self._book, tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Transfer,
     )
     from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
+    from lattice_core.client.explain import Attempt, Explained, Step
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
         Comparison,
@@ -76,6 +77,7 @@ __getattr__ = lazy_names(
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
         "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
+        "lattice_core.client.explain": ("Attempt", "Explained", "Step"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
             "Comparison",
@@ -121,6 +123,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "AsyncBatch",
     "AsyncClient",
+    "Attempt",
     "Batch",
     "CasResult",
     "Client",
@@ -131,6 +134,7 @@ __all__ = [
     "Data",
     "DeleteResult",
     "Examined",
+    "Explained",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
@@ -145,6 +149,7 @@ __all__ = [
     "SnapshotSaved",
     "SnapshotTaken",
     "StatusWatch",
+    "Step",
     "Subject",
     "Transfer",
     "TxnOp",

@@ -44,8 +44,13 @@ MAX_PAUSE_SECONDS = 1.0
 log = logging.getLogger("lattice.join")
 
 
-async def ask_to_join(config: NodeConfig, incarnation: int, tls: NodeTLS) -> Admission:
+async def ask_to_join(
+    config: NodeConfig, incarnation: int, tls: NodeTLS, lost_cluster_id: int | None = None
+) -> Admission:
     """Ask until there is an answer. The peer port must be served meanwhile: see :func:`joining_handlers`.
+
+    With ``config.reseed``, in place of the member of this name and address (reseeding.py); ``lost_cluster_id``: the
+    cluster that this was, if that is known.
 
     Raises NotAllowed with the cluster's reason, InvalidRequest, Unavailable if nobody could say for PATIENCE_SECONDS.
     """
@@ -59,7 +64,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int, tls: NodeTLS) -> Adm
         while addrs:
             addr = addrs.pop()
             try:
-                return await _ask(addr, config, incarnation, tls)
+                return await _ask(addr, config, incarnation, tls, lost_cluster_id)
             except NotLeader as error:
                 reasons[addr] = error.message
                 if error.leader_addr and error.leader_addr not in reasons:
@@ -74,7 +79,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int, tls: NodeTLS) -> Adm
         if loop.time() >= deadline:
             raise Unavailable(
                 f"{config.name} could not join within {PATIENCE_SECONDS:g} s: {text}",
-                hint=f"lattice cluster status --endpoints {config.join}, and the same command again",
+                hint=f"lattice cluster status --endpoints {','.join(config.join_addrs)}, and the same command again",
             )
         if text != told:
             log.info("not admitted yet, asking again: %s", text)
@@ -83,7 +88,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int, tls: NodeTLS) -> Adm
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-async def _ask(addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS) -> Admission:
+async def _ask(addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS, lost_cluster_id: int | None) -> Admission:
     async with tls.open_client_channel(addr) as channel:
         call: Any = channel.unary_unary(
             ADD_SERVER_METHOD,
@@ -96,6 +101,8 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS) ->
             learner=config.learner,
             incarnation=incarnation,
             timeout_seconds=CALL_SECONDS * 0.8,
+            reseed=bool(config.reseed),
+            reseed_cluster_id=lost_cluster_id,
         )
         try:
             response = await call(request, timeout=CALL_SECONDS)

@@ -44,6 +44,7 @@ from lattice_core.server.proposals import Proposals
 from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
+from lattice_core.server.room import Room
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
@@ -154,6 +155,7 @@ class Node:
             self.metrics,
         )
         self.snapshots.storage = self.storage
+        self.room = Room(config, self.proposals, self.snapshots, self.log_bytes, self.free_bytes)
         self.loop.proposals = self.proposals
         self.loop.reads = self.reads
         self.loop.applier = self.applier
@@ -180,6 +182,7 @@ class Node:
         self.transport.open()
         self.membership.start()
         self.loop.start()
+        self.room.start()
         if self.core.configuration.all_voters == {self.core.id}:
             await self._settled()
 
@@ -211,6 +214,7 @@ class Node:
     async def stop(self) -> None:
         """End everything that start began, write what is waiting, close the log. Safe to repeat."""
         self.loop.stop()
+        await self.room.close()
         await self.membership.close()
         self.proposals.abandon()
         self.reads.abandon()

@@ -117,10 +117,14 @@ class NodeConfig:
     """How much of what is waiting one log entry gathers. Bounds the time that one apply or append takes."""
 
     max_key_bytes: int = MAX_KEY_BYTES
-    """Of a write, as this member takes it while it leads. This one and the four that follow can be made smaller."""
+    """The longest key that this member takes while it leads. This and the next four can only be made smaller."""
 
     max_value_bytes: int = MAX_VALUE_BYTES
+    """The largest value."""
+
     max_batch_bytes: int = MAX_BATCH_BYTES
+    """The largest batch of operations, as it is sent."""
+
     max_batch_ops: int = MAX_BATCH_OPS
     """Operations in one batch, those of transactions included."""
 

@@ -79,6 +79,9 @@ MAX_TAIL_BYTES = 16 << 20
 RETRY_SECONDS = 10.0
 """After a failed attempt: a full disk is not empty a moment later."""
 
+ROOM_FOR_SEGMENTS = 2
+"""Left for the log while a snapshot is written that may not fit."""
+
 PAUSE_FOR_ROOM_SECONDS = 2.0
 """Between snapshots that are taken because room is short."""
 
@@ -315,7 +318,13 @@ class Snapshots:
             for chunk in capture.to_chunks(SLICE_ITEMS, SLICE_BYTES):
                 packed = msgpack.packb(chunk)
                 spent = time.perf_counter() - began
-                await files.worker.run(lambda packed=packed: writer.write(packed))  # type: ignore[misc]
+
+                def write(packed: bytes = packed) -> None:
+                    if self.tight:  # what the log needs meanwhile is not the snapshot's
+                        files.require_room(len(packed) + ROOM_FOR_SEGMENTS * self._segment_bytes)
+                    writer.write(packed)
+
+                await files.worker.run(write)
                 hurried = self._applier.applied_bytes - before > max(HURRY * expected, self._segment_bytes)
                 await asyncio.sleep(spent * (HURRIED_REST if hurried else REST))
                 if self._overtaken:

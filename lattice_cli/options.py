@@ -22,6 +22,7 @@ from lattice_core.errors import ConfigurationError, InvalidRequest
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from lattice_cli.completing import Completer
     from lattice_cli.contexts import Context
     from lattice_core.client import Client
 
@@ -87,6 +88,18 @@ class Globals:
         return Client(self.endpoints, timeout=self.timeout, tracing=traces())
 
 
+def completed_by(what: str) -> Completer:
+    """For ``shell_complete``: the function of that name in lattice_cli/completing.py, imported when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from lattice_cli import completing
+
+        completer: Completer = getattr(completing, what)
+        return completer(ctx, param, incomplete)
+
+    return complete
+
+
 def common_options(function: F) -> F:
     """Add the global options to a command or group."""
     options = (
@@ -99,7 +112,7 @@ def common_options(function: F) -> F:
         click.option(
             "--context",
             metavar="NAME",
-            shell_complete=_complete_context,
+            shell_complete=completed_by("contexts"),
             help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
         ),
         click.option(
@@ -134,12 +147,6 @@ def common_options(function: F) -> F:
 def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value is not None:
         ctx.meta[f"{_META}{param.name}"] = value
-
-
-def _complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from lattice_cli.commands.context import complete_context
-
-    return complete_context(ctx, param, incomplete)
 
 
 def asked_for(ctx: click.Context, name: str) -> str | None:

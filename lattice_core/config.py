@@ -78,6 +78,10 @@ class NodeConfig:
     learner: bool = False
     """Join as a learner that stays one: a read replica, which never votes."""
 
+    reseed: str = ""
+    """Client addresses of healthy members, ``H:P[,H:P]``: if the data directory is damaged or lost, come back as a new
+    member in the old one's place, with the leader's state. If it is whole, this changes nothing."""
+
     auto_remove_after_seconds: float = 0.0
     """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
 
@@ -235,8 +239,14 @@ class NodeConfig:
                         f"--join {addr} is this node's own address",
                         hint="give the client address of a member that runs",
                     )
-        elif self.learner:
+        elif self.learner and not self.reseed:
             raise ConfigurationError("--learner says how to join a cluster, and there is no --join")
+        for addr in self.reseed.split(",") if self.reseed else ():
+            if parse_addr(addr.strip(), what="--reseed") in (client, peer):
+                raise ConfigurationError(
+                    f"--reseed {addr} is this node's own address",
+                    hint="give the client address of a healthy member",
+                )
         if self.auto_remove_after_seconds and self.auto_remove_after_seconds < MIN_AUTO_REMOVE_SECONDS:
             raise ConfigurationError(
                 f"auto_remove_after_seconds is {self.auto_remove_after_seconds:g}, must be 0 (off) or at least "
@@ -305,8 +315,8 @@ class NodeConfig:
 
     @property
     def join_addrs(self) -> tuple[str, ...]:
-        """``join`` as distinct addresses, in order."""
-        return tuple(dict.fromkeys(addr.strip() for addr in self.join.split(",")))
+        """Whom to ask to be let in: ``reseed``, else ``join``, as distinct addresses, in order."""
+        return tuple(dict.fromkeys(addr.strip() for addr in (self.reseed or self.join).split(",")))
 
     def raft(self) -> RaftConfig:
         """The core's part of the settings."""

@@ -8,19 +8,11 @@ from pathlib import Path
 
 import click
 import rich_click
-from click.shell_completion import CompletionItem
 
 from lattice_cli import contexts
 from lattice_cli.main import Group
-from lattice_cli.options import asked_for, common_options, connection, resolve
+from lattice_cli.options import asked_for, common_options, completed_by, connection, resolve
 from lattice_core.errors import InvalidRequest
-
-
-def complete_context(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of contexts, with their endpoints."""
-    found = contexts.load().by_name
-    return [CompletionItem(name, help=found[name].endpoints) for name in sorted(found) if name.startswith(incomplete)]
-
 
 file_option = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -85,7 +77,7 @@ def add(
 
 
 @context.command("use")
-@click.argument("name", shell_complete=complete_context)
+@click.argument("name", shell_complete=completed_by("contexts"))
 @common_options
 def use(name: str) -> None:
     """Use the context NAME from now on, in every command that is not told otherwise.
@@ -140,7 +132,7 @@ _FILES = contexts.SETTINGS[1:]
 
 
 @context.command("show")
-@click.argument("name", required=False, shell_complete=complete_context)
+@click.argument("name", required=False, shell_complete=completed_by("contexts"))
 @common_options
 @click.pass_context
 def show(ctx: click.Context, name: str | None) -> None:
@@ -173,7 +165,7 @@ def show(ctx: click.Context, name: str | None) -> None:
 
 
 @context.command("remove")
-@click.argument("name", shell_complete=complete_context)
+@click.argument("name", shell_complete=completed_by("contexts"))
 @common_options
 def remove(name: str) -> None:
     """Forget the context NAME. The cluster, and the files it names, stay as they are.

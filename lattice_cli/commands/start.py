@@ -24,6 +24,12 @@ from lattice_cli.options import common_options
 @click.option("--join", metavar="H:P[,H:P]", help="Join a running cluster: client addresses of members, any will do.")
 @click.option("--learner", is_flag=True, default=None, help="With --join: stay a learner, a read replica.")
 @click.option(
+    "--reseed",
+    metavar="H:P[,H:P]",
+    help="If the data directory is damaged or lost: come back as a new member, with the state of the cluster that "
+    "these client addresses lead to. If it is whole, nothing changes.",
+)
+@click.option(
     "--auto-remove-after",
     "auto_remove_after_seconds",
     type=float,

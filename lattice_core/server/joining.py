@@ -43,8 +43,11 @@ MAX_PAUSE_SECONDS = 1.0
 log = logging.getLogger("lattice.join")
 
 
-async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
+async def ask_to_join(config: NodeConfig, incarnation: int, lost_cluster_id: int | None = None) -> Admission:
     """Ask until there is an answer. The peer port must be served meanwhile: see :func:`joining_handlers`.
+
+    With ``config.reseed``, in place of the member of this name and address (reseeding.py); ``lost_cluster_id``: the
+    cluster that this was, if that is known.
 
     Raises NotAllowed with the cluster's reason, InvalidRequest, Unavailable if nobody could say for PATIENCE_SECONDS.
     """
@@ -58,7 +61,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         while addrs:
             addr = addrs.pop()
             try:
-                return await _ask(addr, config, incarnation)
+                return await _ask(addr, config, incarnation, lost_cluster_id)
             except NotLeader as error:
                 reasons[addr] = error.message
                 if error.leader_addr and error.leader_addr not in reasons:
@@ -73,7 +76,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         if loop.time() >= deadline:
             raise Unavailable(
                 f"{config.name} could not join within {PATIENCE_SECONDS:g} s: {text}",
-                hint=f"lattice cluster status --endpoints {config.join}, and the same command again",
+                hint=f"lattice cluster status --endpoints {','.join(config.join_addrs)}, and the same command again",
             )
         if text != told:
             log.info("not admitted yet, asking again: %s", text)
@@ -82,7 +85,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-async def _ask(addr: str, config: NodeConfig, incarnation: int) -> Admission:
+async def _ask(addr: str, config: NodeConfig, incarnation: int, lost_cluster_id: int | None) -> Admission:
     async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
         call: Any = channel.unary_unary(
             ADD_SERVER_METHOD,
@@ -95,6 +98,8 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int) -> Admission:
             learner=config.learner,
             incarnation=incarnation,
             timeout_seconds=CALL_SECONDS * 0.8,
+            reseed=bool(config.reseed),
+            reseed_cluster_id=lost_cluster_id,
         )
         try:
             response = await call(request, timeout=CALL_SECONDS)

@@ -37,6 +37,7 @@ from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
 from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
+from lattice_core.server.explain import Explanations
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
 from lattice_core.server.metrics import NodeMetrics
@@ -156,6 +157,8 @@ class Node:
         )
         self.snapshots.storage = self.storage
         self.room = Room(config, self.proposals, self.snapshots, self.log_bytes, self.free_bytes)
+        self.explanations = Explanations(self.core, self.proposals, self.reads, self.role_name)
+        self.loop.explanations = self.explanations
         self.loop.proposals = self.proposals
         self.loop.reads = self.reads
         self.loop.applier = self.applier

@@ -88,8 +88,11 @@ class Room:
         self._proposals.no_room = reason
         in_quota = self.quota_bytes - self.used_bytes if self.quota_bytes else math.inf
         self._proposals.room_left = min(in_quota, free - self.reserve_bytes)
-        self._snapshots.short_of_room = reason is not None
-        self._snapshots.tight = reason is not None or self._is_tight(self.used_bytes, free)
+        self._snapshots.room_is(
+            tight=reason is not None or self._is_tight(self.used_bytes, free),
+            short=reason is not None,
+            left_for_log=max(0, free - self.reserve_bytes),
+        )
         if reason is not None and was is None:
             log.error("writes are refused, deletes go through: %s", reason, extra={"used_bytes": self.used_bytes})
         elif reason is None and was is not None:

@@ -21,11 +21,11 @@ import grpc
 
 from lattice_core.addresses import parse_addr
 from lattice_core.config import NodeConfig
-from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
+from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved, StorageDamaged, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
-from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
+from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
 from lattice_core.server.cluster_service import ClusterService
 from lattice_core.server.http_listener import HttpListener
@@ -34,9 +34,10 @@ from lattice_core.server.kv_service import KVService
 from lattice_core.server.measured_calls import MeasuredHandlers
 from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
+from lattice_core.server.reseeding import former_cluster_id, reseed, tidy, way_back
 from lattice_core.server.tracing import tracer_for
 from lattice_core.storage.descriptors import Reserve
-from lattice_core.storage.filesystem import FileSystem, RealFileSystem
+from lattice_core.storage.filesystem import OfflineFileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
 
 log = logging.getLogger("lattice.run")
@@ -60,10 +61,10 @@ STOP_GRACE_SECONDS = 0.25
 class RunningNode:
     """A node with its two listeners, in this process. Tests start several on one loop."""
 
-    def __init__(self, config: NodeConfig, fs: FileSystem | None = None) -> None:
+    def __init__(self, config: NodeConfig, fs: OfflineFileSystem | None = None) -> None:
         config.validate()
         self.config = config
-        self._fs = fs if fs is not None else RealFileSystem(Reserve())
+        self._fs: OfflineFileSystem = fs if fs is not None else RealFileSystem(Reserve())
         self._opened: OpenedNode | None = None
         self.node: Node
         self._kv: KVService
@@ -109,32 +110,53 @@ class RunningNode:
             raise
 
     async def _open(self) -> OpenedNode:
-        """The data directory, made if need be; blocking, on purpose on the loop: nothing else runs here before.
+        """The data directory, made if need be, or another one in its place if it is damaged and that is wanted."""
+        config, fs = self.config, self._fs
+        if config.reseed:
+            tidy(fs, config.data_dir)
+        try:
+            return await self._open_as_it_is()
+        except (StorageDamaged, ServerRemoved) as error:
+            if not config.reseed:
+                if isinstance(error, StorageDamaged):
+                    error.hint = way_back(config)
+                raise
+            log.warning("%s", error)
+            log.warning("%s comes back as a new member, by way of %s", config.name, config.reseed)
+            self._require_ports()
+            await reseed(config, fs, self._admission)
+            return await self._open_as_it_is()
 
-        To make one that joins, the cluster is asked first.
-        """
+    async def _open_as_it_is(self) -> OpenedNode:
+        """Blocking, on purpose on the loop: nothing else runs here before. To make one that joins, the cluster is
+        asked first."""
         config, fs = self.config, self._fs
         directory = DataDirectory.open(fs, config.data_dir)
         try:
-            if directory.identity is not None or not config.join:
+            if directory.identity is not None or not (config.join or config.reseed):
                 return open_in(directory, config, fs, before_making=self._require_ports)
             self._require_ports()
             incarnations = incarnation_to_join(fs, directory)
-            listener = grpc.aio.server(
-                handlers=[joining_handlers(config, incarnations.own)],
-                options=peer_server_options(connection_limits(config)[1]),
-                maximum_concurrent_rpcs=config.max_peer_calls,
-            )
-            _bind(listener, config.peer_addr, "--peer-addr")
-            await listener.start()
-            try:
-                admission = await ask_to_join(config, incarnations.own)
-            finally:
-                await listener.stop(STOP_GRACE_SECONDS)
+            admission = await self._admission(incarnations.own)
             return create_joined(directory, config, fs, incarnations, admission)
         except BaseException:
             directory.close()
             raise
+
+    async def _admission(self, incarnation: int) -> Admission:
+        """Ask to be let in, and be there for the leader to look at meanwhile."""
+        listener = grpc.aio.server(
+            handlers=[joining_handlers(self.config, incarnation)],
+            options=peer_server_options(connection_limits(self.config)[1]),
+            maximum_concurrent_rpcs=self.config.max_peer_calls,
+        )
+        _bind(listener, self.config.peer_addr, "--peer-addr")
+        await listener.start()
+        try:
+            lost = former_cluster_id(self._fs, self.config.data_dir) if self.config.reseed else None
+            return await ask_to_join(self.config, incarnation, lost)
+        finally:
+            await listener.stop(STOP_GRACE_SECONDS)
 
     async def _listen_for_metrics(self) -> None:
         """Before the node takes part, so that whoever watches sees why it is not ready yet."""

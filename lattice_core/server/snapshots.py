@@ -80,7 +80,7 @@ RETRY_SECONDS = 10.0
 """After a failed attempt: a full disk is not empty a moment later."""
 
 ROOM_FOR_SEGMENTS = 2
-"""Left for the log while a snapshot is written that may not fit."""
+"""Left for the log while a snapshot is written that may not fit, beyond what was said that it may take."""
 
 PAUSE_FOR_ROOM_SECONDS = 2.0
 """Between snapshots that are taken because room is short."""
@@ -129,8 +129,9 @@ class Snapshots:
         self.installer = SnapshotInstaller(config, self.files, core, loop, self._installed)
         # applier.applied_bytes when the newest snapshot was captured.
         self._bytes_before = 0
-        # Set by whoever watches the disk (room.py): take snapshots early; keep no second one.
+        # Whoever watches the disk says so (room_is): take snapshots early; keep no second one.
         self.tight = self.short_of_room = False
+        self._kept_for_log = 0
         self._lean = False  # there is nothing but the newest snapshot and the log after it
         self._taking = asyncio.Lock()
         self._automatic = False
@@ -167,6 +168,13 @@ class Snapshots:
             return
         self._automatic = True
         self._own(self._take_automatically())
+
+    def room_is(self, *, tight: bool, short: bool, left_for_log: int) -> None:
+        """What the last look at the disk has shown; ``left_for_log``: what may be proposed until the next."""
+        if short and not self.short_of_room:
+            self._retry_at = 0.0  # it may fit now that less goes into the log
+        self.tight, self.short_of_room = tight, short
+        self._kept_for_log = ROOM_FOR_SEGMENTS * self._segment_bytes + (0 if short else left_for_log)
 
     def _consider_for_room(self, grown: int) -> None:
         """The disk is short of room, or soon will be: whatever was applied since may let go of something."""
@@ -237,14 +245,19 @@ class Snapshots:
     async def _take(self) -> Snapshot:
         wanted = self._applier.applied_index
         async with self._taking:
-            if self.newest is not None and self.newest.index >= max(1, wanted):
-                return self.newest
-            while not self._capturable():
-                await self._loop.next_pass()
-                if self._loop.stopped:
-                    raise Unavailable("this member is stopping")
             began = time.perf_counter()
-            await self._make_room()
+            while True:
+                if self.newest is not None and self.newest.index >= max(1, wanted):
+                    return self.newest
+                if not self._capturable():
+                    await self._loop.next_pass()
+                    if self._loop.stopped:
+                        raise Unavailable("this member is stopping")
+                    continue
+                began = time.perf_counter()
+                await self._make_room()
+                if self._capturable():
+                    break  # and not overtaken meanwhile by a snapshot from the leader
             self._overtaken = False
             grown_to = self._applier.applied_bytes
             capture = self._host.machine.capture()
@@ -320,8 +333,8 @@ class Snapshots:
                 spent = time.perf_counter() - began
 
                 def write(packed: bytes = packed) -> None:
-                    if self.tight:  # what the log needs meanwhile is not the snapshot's
-                        files.require_room(len(packed) + ROOM_FOR_SEGMENTS * self._segment_bytes)
+                    if self.tight:  # what the log may take until somebody looks again is not the snapshot's
+                        files.require_room(len(packed) + self._kept_for_log)
                     writer.write(packed)
 
                 await files.worker.run(write)

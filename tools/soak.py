@@ -299,7 +299,8 @@ async def soak(seconds: float, nodes: int, seed: int, out: Path) -> bool:
     flat = len(found) == nodes * len(SLACK) and all(each.flat for each in found)
     faults = sum(report.faults.values())
     print(
-        f"\n{report.verdict}; {'everything is flat' if flat else 'NOT FLAT'}: {seconds:g} s, {faults} faults, {report.leader_changes} changes of leadership, {report.acknowledged:,} acknowledged, "
+        f"\n{report.verdict}; {'everything is flat' if flat else 'NOT FLAT'}: {seconds:g} s, {faults} "
+        f"faults, {report.leader_changes} changes of leadership, {report.acknowledged:,} acknowledged, "
         f"{report.unknown:,} unknown, {report.failed:,} failed; drawn in {out / 'soak.svg'}"
     )
     return report.good and flat

@@ -2,9 +2,9 @@
 
 ``kill -9`` takes nothing from the page cache, so a node that acknowledges before it has synced survives every one of
 them. Here each node runs on a filesystem (the seam that the simulator's is behind as well) which keeps a *journal*
-beside the data directory: before something is overwritten, what was there; after a sync has returned, that it has. After
-a kill :func:`lose_unsynced` reads it and puts back what was there, for any subset of the 512-byte sectors written
-since: just what the contract of lattice_core/storage/filesystem.py allows a power loss to do with contents.
+beside the data directory: before something is overwritten, what was there; after a sync has returned, that it has.
+After a kill :func:`lose_unsynced` reads it and puts back what was there, for any subset of the 512-byte sectors
+written since: just what the contract of lattice_core/storage/filesystem.py allows a power loss to do with contents.
 
 The journal outlives a process: what a killed one never synced can still be lost after the next was killed too, unless
 that one has synced it (SAFETY 24). A kill may come between journal and write, or between sync and journal: then

@@ -1,7 +1,7 @@
 """A member's directory in real files, hurt at every byte: it is refused with file and way out, or loses nothing.
 
-tests/storage does the same to log and snapshots by themselves; here all of it is opened as a node opens it, and what was
-acknowledged is compared: entries 1 to 8, of which a snapshot holds the first four (SAFETY 16, 17, 26, 31).
+tests/storage does the same to log and snapshots by themselves; here all of it is opened as a node opens it, and what
+was acknowledged is compared: entries 1 to 8, of which a snapshot holds the first four (SAFETY 16, 17, 26, 31).
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ def state_after_start(directory: Path) -> int:
         opened.close()
 
 
+def outcome(directory: Path) -> int | Fatal:
+    """That state, or why it is refused."""
+    try:
+        return state_after_start(directory)
+    except Fatal as error:
+        return error
+
+
 def used(path: Path) -> int:
     return len(path.read_bytes().rstrip(b"\0"))
 
@@ -78,15 +86,13 @@ def test_safety_17_31_hurt_at_any_byte_it_is_refused_with_the_file_or_loses_noth
             shutil.copytree(whole, copy)
             victim = copy / file.relative_to(whole)
             victim.write_bytes(hurt(data, at))
-            try:
-                found = state_after_start(copy)
-            except Fatal as error:
-                refused += 1
-                assert str(copy) in str(error), f"{file.name} at {at}: {error}"
-                if isinstance(error, StorageDamaged):
-                    assert error.hint, f"{file.name} at {at}: no way out"
-            else:
+            found = outcome(copy)
+            if isinstance(found, int):
                 served += 1
                 assert found == expected, f"{file.name} at {at}: something acknowledged is gone, and nothing was said"
+            else:
+                refused += 1
+                assert str(copy) in str(found), f"{file.name} at {at}: {found}"
+                assert found.hint or not isinstance(found, StorageDamaged), f"{file.name} at {at}: no way out"
     assert refused + served > 100
     assert refused, "nothing that was done to it mattered"

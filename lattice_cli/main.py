@@ -37,6 +37,7 @@ COMMANDS = {
     "chaos": "lattice_cli.commands.chaos:chaos",
     "context": "lattice_cli.commands.context:context",
     "config": "lattice_cli.commands.config:config",
+    "certs": "lattice_cli.commands.certs:certs",
     "completion": "lattice_cli.commands.completion:completion",
 }
 
@@ -91,7 +92,7 @@ class LazyGroup(Group):
     epilog="Begin with:  lattice demo      or, for a node of your own:  lattice start",
 )
 @click.version_option(__version__, "-V", "--version", message="lattice %(version)s")
-@rich_click.command_panel("Run nodes", commands=["demo", "start", "config"])
+@rich_click.command_panel("Run nodes", commands=["demo", "start", "config", "certs"])
 @rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas", "txn"])
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]

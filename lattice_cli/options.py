@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lattice_cli.completing import Completer
     from lattice_cli.contexts import Context
     from lattice_core.client import Client
+    from lattice_core.tls import ClientTLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,16 +36,22 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"context", "endpoints", "timeout", "output", "no_color"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color", "tls_ca", "tls_cert", "tls_key"}
 
 CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
 """What makes a connection, as options and contexts spell it."""
 
-VARIABLES = {"endpoints": "LATTICE_ENDPOINTS"}
-"""What of a connection can be said by a variable. The others' names are those of a node's settings."""
+VARIABLES = {
+    "endpoints": "LATTICE_ENDPOINTS",
+    # A node's settings too, with the same meaning: what this process shows, and whom it trusts, at client ports.
+    "tls_ca": "LATTICE_TLS_CA",
+    "tls_cert": "LATTICE_TLS_CERT",
+    "tls_key": "LATTICE_TLS_KEY",
+}
+"""What of a connection can be said by a variable."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """Where the cluster is and what opens it."""
 
@@ -55,6 +62,18 @@ class Connection:
     token_file: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
     """For each of these where it comes from: a flag, a variable, a context, or the default."""
+
+    @cached_property
+    def tls(self) -> ClientTLS | None:
+        """How members are reached; None: plain text. Raises ConfigurationError if its files cannot be used."""
+        ca, cert, key = self.tls_ca or "", self.tls_cert or "", self.tls_key or ""
+        if not (ca or cert or key):
+            return None
+        from lattice_core.tls import client_files, load
+
+        files = client_files(ca, cert, key)
+        load(ca, cert, key)  # here, where an error can call them what they are called here
+        return files
 
     def values(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.sources}
@@ -80,13 +99,17 @@ class Globals:
     def endpoints(self) -> str:
         return self.connection.endpoints
 
+    @property
+    def tls(self) -> ClientTLS | None:
+        return self.connection.tls
+
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
         # gRPC's C core would write lines of its own to stderr when a connection breaks.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout, tracing=traces())
+        return Client(self.endpoints, timeout=self.timeout, tls=self.tls, tracing=traces())
 
 
 class Number(click.FloatRange):
@@ -139,6 +162,13 @@ def common_options(function: F) -> F:
             type=click.Choice(["table", "json", "raw"]),
             help="How to print. [default: table on a terminal, else raw]",
         ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Speak TLS, with members that these authorities certify. [env: LATTICE_TLS_CA]",
+        ),
+        click.option("--tls-cert", metavar="FILE", help="The certificate to show. [env: LATTICE_TLS_CERT]"),
+        click.option("--tls-key", metavar="FILE", help="Its private key. [env: LATTICE_TLS_KEY]"),
         click.option("--no-color", is_flag=True, default=None, help="No colours. [env: NO_COLOR]"),
     )
     for option in reversed(options):
@@ -150,7 +180,17 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--context", "--timeout", "--output", "--no-color"]
+        "Global options",
+        options=[
+            "--endpoints",
+            "--context",
+            "--tls-ca",
+            "--tls-cert",
+            "--tls-key",
+            "--timeout",
+            "--output",
+            "--no-color",
+        ],
     )
     return own(common(function))
 

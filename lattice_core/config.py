@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
+from lattice_core.tls import require_pair
 
 DEFAULT_CLIENT_ADDR = "127.0.0.1:7400"
 DEFAULT_PEER_ADDR = "127.0.0.1:7500"
@@ -78,6 +79,27 @@ class NodeConfig:
     peer_routes: dict[str, str] = field(default_factory=dict)
     """Name to the address where this node dials that member, in place of the peer address that the cluster knows:
     through a tunnel, an address translation, or a proxy that breaks things on purpose (lattice chaos)."""
+
+    tls_cert: str = ""
+    """The certificate (PEM) that clients are shown; with it, the client port speaks TLS and nothing else."""
+
+    tls_key: str = ""
+    """Its private key."""
+
+    tls_client_ca: str = ""
+    """Whose certificates clients must have; empty: none is asked of them."""
+
+    tls_ca: str = ""
+    """Which authorities certify members' client ports; needed to join a cluster that has TLS there. This node then
+    shows tls_cert as its own."""
+
+    peer_tls_cert: str = ""
+    """The certificate of this member, by its name, for connections with other members, in both directions. With it
+    the peer port speaks mutual TLS and nothing else; all members have to have it, or none."""
+
+    peer_tls_key: str = ""
+    peer_tls_ca: str = ""
+    """Which authorities certify members."""
 
     heartbeat_ms: int = 100
     """How often the leader lets the others hear from it. The same on every member, like the two below."""
@@ -187,6 +209,7 @@ class NodeConfig:
         for name in ("auto_remove_after_seconds", "drain_seconds"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, not a number of seconds")
+        self._validate_tls()
         if self.auto_remove_after_seconds and self.auto_remove_after_seconds < MIN_AUTO_REMOVE_SECONDS:
             raise ConfigurationError(
                 f"auto_remove_after_seconds is {self.auto_remove_after_seconds:g}, must be 0 (off) or at least "
@@ -218,6 +241,27 @@ class NodeConfig:
             self.raft().validate()
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
+
+    def _validate_tls(self) -> None:
+        require_pair(self.tls_cert, self.tls_key)
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigurationError(
+                f"--tls-client-ca {self.tls_client_ca} needs --tls-cert and --tls-key: clients show certificates only "
+                "to a port that has one",
+                hint="lattice certs node NAME",
+            )
+        peer = {
+            "--peer-tls-cert": self.peer_tls_cert,
+            "--peer-tls-key": self.peer_tls_key,
+            "--peer-tls-ca": self.peer_tls_ca,
+        }
+        missing = [option for option, path in peer.items() if not path]
+        if missing and len(missing) < len(peer):
+            given = next(f"{option} {path}" for option, path in peer.items() if path)
+            raise ConfigurationError(
+                f"{given} needs {' and '.join(missing)} too: members show each other certificates, both ways",
+                hint="lattice certs node NAME",
+            )
 
     @property
     def join_addrs(self) -> tuple[str, ...]:

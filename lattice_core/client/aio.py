@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
+    from lattice_core.tls import ClientTLS
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -85,6 +86,7 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
         tracing: bool = False,
     ) -> None:
         """Does not connect: the first operation does.
@@ -92,13 +94,14 @@ class AsyncClient:
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``tls``: for a cluster whose client ports speak TLS. Raises ConfigurationError if its files cannot be used.
         ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
         variables say; needs the extra ``lattice-kv[otel]``.
         """
         if not 1 <= max_batches_in_flight <= 256:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
-        self._book = AddressBook(parse_endpoints(endpoints))
+        self._book = AddressBook(parse_endpoints(endpoints), tls)
         kind = Engine
         if tracing:
             from lattice_core.tracing import require
@@ -411,7 +414,7 @@ class AsyncClient:
         from lattice_core.client import examine
 
         seconds = self.timeout if timeout is None else timeout
-        return await examine.examine(tuple(addresses) or self._book.given, seconds)
+        return await examine.examine(self._book, tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

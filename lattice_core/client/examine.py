@@ -14,27 +14,29 @@ from collections.abc import Iterable
 
 import grpc
 
-from lattice_core.client.channels import ConnectFailed, cluster_stub, connect, plain_reason
+from lattice_core.client.channels import AddressBook, ConnectFailed, cluster_stub, connect, plain_reason
 from lattice_core.client.cluster import node_from_pb
 from lattice_core.client.cluster_types import Examined, NodeStatus
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2
+from lattice_core.tls import Material
 
 ROUNDS = 7
 """The first makes the connection warm; of the rest the quickest counts."""
 
 
-async def examine(addresses: Iterable[str], timeout: float) -> tuple[Examined, ...]:
+async def examine(book: AddressBook, addresses: Iterable[str], timeout: float) -> tuple[Examined, ...]:
     """Each address, all at the same time; in the order given."""
-    return tuple(await asyncio.gather(*(_examine(address, timeout) for address in dict.fromkeys(addresses))))
+    material = book.material
+    return tuple(await asyncio.gather(*(_examine(each, material, timeout) for each in dict.fromkeys(addresses))))
 
 
-async def _examine(address: str, timeout: float) -> Examined:
+async def _examine(address: str, material: Material | None, timeout: float) -> Examined:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     try:
         async with asyncio.timeout_at(deadline):
-            channel = await connect(address)
+            channel = await connect(address, material)
     except ConnectFailed as error:
         return Examined(address, None, str(error).removeprefix(f"{address}: "))
     except TimeoutError:

@@ -22,6 +22,7 @@ from lattice_core.raft.messages import RESPONSES, Message
 from lattice_core.raft.types import Configuration, NodeId
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope
+from lattice_core.rpc.credentials import PeerSecurity
 from lattice_core.rpc.link import (
     HELLO_TIMEOUT_SECONDS,
     EntryTracer,
@@ -80,6 +81,10 @@ class PeerTransport:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._opened = asyncio.Event()
+
+    @property
+    def security(self) -> PeerSecurity:
+        return self._directory.security
 
     def open(self) -> None:
         """Let messages in. Until then incoming streams get no further than hello."""
@@ -158,6 +163,19 @@ class PeerTransport:
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await link.status(timeout_seconds)
+        except CONNECTION_ERRORS:
+            return None
+
+    async def state_hash(
+        self, peer: NodeId, request: raft_pb2.StateHashRequest, timeout_seconds: float
+    ) -> raft_pb2.StateHashResponse | None:
+        """The peer's answer, or None if it does not come in time."""
+        link = self._links.get(peer)
+        if link is None:
+            return None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await link.state_hash(request, timeout_seconds)
         except CONNECTION_ERRORS:
             return None
 
@@ -245,7 +263,8 @@ class PeerTransport:
             raise HelloRefused(Refusal.MALFORMED, "the first envelope is not a hello")
         if self._closed:
             raise HelloRefused(Refusal.MALFORMED, "this member is shutting down")
-        return await self._directory.admit(envelope.hello, expected=None)
+        proven = self._directory.security.proven_members(context)
+        return await self._directory.admit(envelope.hello, expected=None, proven=proven)
 
 
 async def _finished(event: asyncio.Event) -> None:
@@ -256,13 +275,15 @@ def raft_handlers(
     transport: PeerTransport,
     status: Callable[[], Awaitable[raft_pb2.MemberStatus]],
     sink: Sink | None = None,
+    state_hash: Callable[[raft_pb2.StateHashRequest], raft_pb2.StateHashResponse] | None = None,
 ) -> grpc.GenericRpcHandler[Any, Any]:
     """The Raft service: the streams on bytes (we parse, so that errors are ours), the rest as generated.
 
-    Without a ``sink`` no snapshots are taken in.
+    Without a ``sink`` no snapshots are taken in; without ``state_hash`` nobody is told of it.
     """
 
-    async def serve_status(_request: raft_pb2.StatusRequest, _context: object) -> raft_pb2.MemberStatus:
+    async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
+        await transport.security.require_member(context)
         return await status()
 
     handlers = {
@@ -273,6 +294,17 @@ def raft_handlers(
             response_serializer=raft_pb2.MemberStatus.SerializeToString,
         ),
     }
+    if state_hash is not None:
+        answer = state_hash
+
+        async def serve_state_hash(request: raft_pb2.StateHashRequest, _context: object) -> raft_pb2.StateHashResponse:
+            return answer(request)
+
+        handlers["StateHash"] = grpc.unary_unary_rpc_method_handler(
+            serve_state_hash,
+            request_deserializer=raft_pb2.StateHashRequest.FromString,
+            response_serializer=raft_pb2.StateHashResponse.SerializeToString,
+        )
     if sink is not None:
         handlers["Snapshot"] = grpc.stream_stream_rpc_method_handler(transport.snapshot_handler(sink))
     return grpc.method_handlers_generic_handler("lattice.v1.Raft", handlers)

@@ -43,7 +43,7 @@ from lattice_core.raft.node import RaftNode
 from lattice_core.raft.types import Configuration, Member, NodeId, Promotion
 from lattice_core.rpc.aio import CONNECTION_ERRORS
 from lattice_core.rpc.codec import configuration_to_pb, member_to_pb
-from lattice_core.rpc.link import fetch_status
+from lattice_core.rpc.link import explain, fetch_status
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.rpc.peers import PeerDirectory
 from lattice_core.server.clock import now_ns
@@ -448,11 +448,13 @@ class MembershipRequests:
 
     async def _probe(self, name: str, addr: str, incarnation: int | None) -> int:
         """The incarnation of the server ``name`` that waits at ``addr`` to join. Raises NotAllowed, Unavailable."""
+        peers = self._host.peers
+        dialled = peers.dial_addr(name, addr)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                status = await fetch_status(self._host.peers.dial_addr(name, addr), PROBE_SECONDS)
+                status = await fetch_status(peers.security, name, dialled, PROBE_SECONDS)
         except CONNECTION_ERRORS as error:
-            reason = _why_not(error)
+            reason = await explain(error, peers.security, name, dialled) or _why_not(error)
             if incarnation is not None:
                 # It says itself that it is there; perhaps this was a moment's trouble.
                 raise Unavailable(

@@ -22,8 +22,10 @@ from lattice_core.errors import ConfigurationError, InvalidRequest
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from lattice_cli.completing import Completer
     from lattice_cli.contexts import Context
     from lattice_core.client import Client
+    from lattice_core.tls import ClientTLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,16 +35,22 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"context", "endpoints", "timeout", "output", "no_color"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color", "tls_ca", "tls_cert", "tls_key"}
 
 CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
 """What makes a connection, as options and contexts spell it."""
 
-VARIABLES = {"endpoints": "LATTICE_ENDPOINTS"}
-"""What of a connection can be said by a variable. The others' names are those of a node's settings."""
+VARIABLES = {
+    "endpoints": "LATTICE_ENDPOINTS",
+    # A node's settings too, with the same meaning: what this process shows, and whom it trusts, at client ports.
+    "tls_ca": "LATTICE_TLS_CA",
+    "tls_cert": "LATTICE_TLS_CERT",
+    "tls_key": "LATTICE_TLS_KEY",
+}
+"""What of a connection can be said by a variable."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """Where the cluster is and what opens it."""
 
@@ -53,6 +61,18 @@ class Connection:
     token_file: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
     """For each of these where it comes from: a flag, a variable, a context, or the default."""
+
+    @cached_property
+    def tls(self) -> ClientTLS | None:
+        """How members are reached; None: plain text. Raises ConfigurationError if its files cannot be used."""
+        ca, cert, key = self.tls_ca or "", self.tls_cert or "", self.tls_key or ""
+        if not (ca or cert or key):
+            return None
+        from lattice_core.tls import client_files, load
+
+        files = client_files(ca, cert, key)
+        load(ca, cert, key)  # here, where an error can call them what they are called here
+        return files
 
     def values(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.sources}
@@ -78,11 +98,27 @@ class Globals:
     def endpoints(self) -> str:
         return self.connection.endpoints
 
+    @property
+    def tls(self) -> ClientTLS | None:
+        return self.connection.tls
+
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout)
+        return Client(self.endpoints, timeout=self.timeout, tls=self.tls, tracing=traces())
+
+
+def completed_by(what: str) -> Completer:
+    """For ``shell_complete``: the function of that name in lattice_cli/completing.py, imported when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from lattice_cli import completing
+
+        completer: Completer = getattr(completing, what)
+        return completer(ctx, param, incomplete)
+
+    return complete
 
 
 def common_options(function: F) -> F:
@@ -97,7 +133,7 @@ def common_options(function: F) -> F:
         click.option(
             "--context",
             metavar="NAME",
-            shell_complete=_complete_context,
+            shell_complete=completed_by("contexts"),
             help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
         ),
         click.option(
@@ -113,6 +149,13 @@ def common_options(function: F) -> F:
             type=click.Choice(["table", "json", "raw"]),
             help="How to print. [default: table on a terminal, else raw]",
         ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Speak TLS, with members that these authorities certify. [env: LATTICE_TLS_CA]",
+        ),
+        click.option("--tls-cert", metavar="FILE", help="The certificate to show. [env: LATTICE_TLS_CERT]"),
+        click.option("--tls-key", metavar="FILE", help="Its private key. [env: LATTICE_TLS_KEY]"),
         click.option("--no-color", is_flag=True, default=None, help="No colours. [env: NO_COLOR]"),
     )
     for option in reversed(options):
@@ -124,7 +167,17 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--context", "--timeout", "--output", "--no-color"]
+        "Global options",
+        options=[
+            "--endpoints",
+            "--context",
+            "--tls-ca",
+            "--tls-cert",
+            "--tls-key",
+            "--timeout",
+            "--output",
+            "--no-color",
+        ],
     )
     return own(common(function))
 
@@ -132,12 +185,6 @@ def common_options(function: F) -> F:
 def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value is not None:
         ctx.meta[f"{_META}{param.name}"] = value
-
-
-def _complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from lattice_cli.commands.context import complete_context
-
-    return complete_context(ctx, param, incomplete)
 
 
 def asked_for(ctx: click.Context, name: str) -> str | None:
@@ -209,6 +256,11 @@ def _timeout_variable() -> float | None:
             f"LATTICE_TIMEOUT is {text!r}, not a number of seconds above 0", hint="LATTICE_TIMEOUT=5"
         )
     return seconds
+
+
+def traces() -> bool:
+    """Whether LATTICE_TRACE asks for spans of what this command does; for ``lattice start`` it is the same setting."""
+    return os.environ.get("LATTICE_TRACE", "").strip().lower() in ("1", "true", "yes")
 
 
 def as_bytes(argument: str) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lattice_core.errors import InvalidRequest, TooLarge
+from lattice_core.tls import ClientTLS
 
 if TYPE_CHECKING:
     from lattice_core.client import Consistency
@@ -38,6 +39,9 @@ class Plan:
     """Of every key: this run's own."""
     recorded: bool
     """Whether a history is written: then every value is unique, and a mix is of every kind of operation."""
+
+    tls: ClientTLS | None = None
+    """How members are reached; None: plain text."""
 
     def validate(self) -> None:
         """Raises InvalidRequest for what could not be done, naming both sides of a contradiction."""
@@ -76,4 +80,5 @@ class Plan:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        return cls(**document)
+        tls = document.pop("tls")
+        return cls(**document, tls=ClientTLS(**tls) if tls is not None else None)

@@ -13,6 +13,8 @@ Transactions read as they are meant (``key``, ``put`` and so on make their parts
 
         moved = client.txn(when=[key("a").value == b"1"], then=[put("a", b"0"), put("b", b"1")])
 
+With ``Client(endpoints, tls=ClientTLS(ca="ca.pem"))`` it speaks TLS.
+
 Any member's address will do: the client finds the leader, follows it, and learns the other members.
 Errors are :mod:`lattice_core.errors`; their type says whether an operation was not applied (``NotApplied``)
 or may have been (``OutcomeUnknown``).
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, Batch
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MemberReport,
         MembershipChanged,
         NodeStatus,
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
-    from lattice_core.client.counters import NodeCounters, PeerProgress
+    from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
+    from lattice_core.client.explain import Attempt, Explained, Step
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
         Comparison,
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
         TxnResult,
     )
     from lattice_core.client.watch import StatusWatch
+    from lattice_core.tls import ClientTLS
 
 __getattr__ = lazy_names(
     __name__,
@@ -72,7 +77,8 @@ __getattr__ = lazy_names(
         "lattice_core.client.aio": ("AsyncClient", "DEFAULT_ENDPOINT", "DEFAULT_TIMEOUT_SECONDS"),
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
-        "lattice_core.client.counters": ("NodeCounters", "PeerProgress"),
+        "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
+        "lattice_core.client.explain": ("Attempt", "Explained", "Step"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
             "Comparison",
@@ -88,6 +94,7 @@ __getattr__ = lazy_names(
         ),
         "lattice_core.client.cluster_types": (
             "ClusterStatus",
+            "Examined",
             "MemberReport",
             "MembershipChanged",
             "NodeStatus",
@@ -108,6 +115,7 @@ __getattr__ = lazy_names(
             "TxnResult",
         ),
         "lattice_core.client.watch": ("StatusWatch",),
+        "lattice_core.tls": ("ClientTLS",),
     },
 )
 
@@ -116,18 +124,23 @@ __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "AsyncBatch",
     "AsyncClient",
+    "Attempt",
     "Batch",
     "CasResult",
     "Client",
+    "ClientTLS",
     "ClusterStatus",
     "Comparison",
     "Consistency",
     "Data",
     "DeleteResult",
+    "Examined",
+    "Explained",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
     "NodeCounters",
+    "NodeDetails",
     "NodeStatus",
     "PeerProgress",
     "PutManyResult",
@@ -137,6 +150,7 @@ __all__ = [
     "SnapshotSaved",
     "SnapshotTaken",
     "StatusWatch",
+    "Step",
     "Subject",
     "Transfer",
     "TxnOp",

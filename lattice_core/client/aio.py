@@ -49,13 +49,16 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MembershipChanged,
         NodeStatus,
         SnapshotSaved,
         SnapshotTaken,
         Transfer,
     )
+    from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
+    from lattice_core.tls import ClientTLS
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -83,18 +86,31 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
+        tracing: bool = False,
     ) -> None:
         """Does not connect: the first operation does.
 
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``tls``: for a cluster whose client ports speak TLS. Raises ConfigurationError if its files cannot be used.
+        ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
+        variables say; needs the extra ``lattice-kv[otel]``.
         """
         if not 1 <= max_batches_in_flight <= 256:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
-        self._book = AddressBook(parse_endpoints(endpoints))
-        self._engine = Engine(self._book, window=max_batches_in_flight)
+        self._book = AddressBook(parse_endpoints(endpoints), tls)
+        kind = Engine
+        if tracing:
+            from lattice_core.tracing import require
+
+            require()
+            from lattice_core.client.tracing import TracedEngine
+
+            kind = TracedEngine
+        self._engine = kind(self._book, window=max_batches_in_flight)
 
     async def __aenter__(self) -> Self:
         return self
@@ -344,6 +360,37 @@ class AsyncClient:
             for kv in page.kvs:
                 yield kv
 
+    # -- where the time goes ------------------------------------------------------------------------
+
+    async def put_explained(
+        self, key: Data, value: Data, *, if_revision: int | None = None, timeout: float | None = None
+    ) -> tuple[PutResult, Explained]:
+        """A put (``if_revision=0``: if there is no such key), and where its time went, by the leader's own account.
+        It goes by itself and without a session, so it is not sent again once a leader may have taken it: where
+        :meth:`put` would find out, this raises OutcomeUnknown."""
+        from lattice_core.client import explain
+
+        op = put_op(key, value, if_revision, False)
+        seconds = self.timeout if timeout is None else timeout
+        return await explain.put(self._book, op[1], op[2], if_revision, seconds)
+
+    async def get_explained(
+        self,
+        key: Data,
+        *,
+        revision: int | None = None,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> tuple[KeyValue | None, int, Explained]:
+        """A get, the store's revision, and where the time went. Otherwise as :meth:`get`."""
+        from lattice_core.client import explain
+
+        name = to_bytes(key, "key")
+        validate("get", (DELETE, name))
+        level, seconds = level_of(consistency, max_stale), self.timeout if timeout is None else timeout
+        return await explain.get(self._book, name, checked_revision(revision), level, seconds)
+
     # -- the cluster --------------------------------------------------------------------------------
 
     async def node_status(self, *, timeout: float | None = None) -> NodeStatus:
@@ -357,6 +404,15 @@ class AsyncClient:
         from lattice_core.client import cluster
 
         return await cluster.cluster_status(self._book, self.timeout if timeout is None else timeout)
+
+    async def examine(self, addresses: Iterable[str] = (), *, timeout: float | None = None) -> tuple[Examined, ...]:
+        """Each of these client addresses (none: those the client was made with), asked by itself a few times in a
+        row: its status with details, round trips from here, how far its clock is off. Raises nothing: what cannot be
+        reached says why."""
+        from lattice_core.client import examine
+
+        seconds = self.timeout if timeout is None else timeout
+        return await examine.examine(self._book, tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

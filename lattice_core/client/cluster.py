@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import grpc
 
 from lattice_core.client.channels import (
+    NOBODY_ANSWERS_HINT,
     AddressBook,
     ConnectFailed,
     cluster_stub,
@@ -33,7 +34,7 @@ from lattice_core.client.cluster_types import (
     SnapshotTaken,
     Transfer,
 )
-from lattice_core.client.counters import counters_from_pb, progress_from_pb
+from lattice_core.client.counters import counters_from_pb, details_from_pb, progress_from_pb
 from lattice_core.errors import (
     InvalidRequest,
     LatticeError,
@@ -77,7 +78,7 @@ async def node_status(book: AddressBook, timeout: float) -> NodeStatus:
         status: raft_pb2.MemberStatus = await stub.NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=seconds)
         return status
 
-    return _node(await _ask(book, call, timeout, what="status"))
+    return node_from_pb(await _ask(book, call, timeout, what="status"))
 
 
 async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
@@ -143,14 +144,14 @@ async def take_snapshot(
         raise InvalidRequest(
             f"snapshot: no member is called {member!r}; there are {names}", hint="lattice cluster members"
         )
-    return tuple(await asyncio.gather(*(_take(each, timeout) for each in chosen)))
+    return tuple(await asyncio.gather(*(_take(book, each, timeout) for each in chosen)))
 
 
-async def _take(member: MemberReport, timeout: float) -> SnapshotTaken:
+async def _take(book: AddressBook, member: MemberReport, timeout: float) -> SnapshotTaken:
     if not member.reachable or not member.client_addr:
         return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable"))
     try:
-        channel = await connect(member.client_addr)
+        channel = await connect(member.client_addr, book.material)
     except ConnectFailed as error:
         return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable: {error}"))
     try:
@@ -315,11 +316,13 @@ async def _ask(
     deadline = loop.time() + timeout
     left = book.candidates(hint)
     reasons: list[str] = []
+    next_step = NOBODY_ANSWERS_HINT
     while left and deadline > loop.time():
         try:
             address, channel = await connect_first(book, left)
         except ConnectFailed as error:
             reasons.append(str(error))
+            next_step = error.hint
             break
         # Those that were dialled before and had not answered yet keep their turn.
         left.remove(address)
@@ -335,7 +338,7 @@ async def _ask(
             await channel.close(None)
     raise Unavailable(
         f"{what}: cannot reach {'; '.join(reasons) or 'any member in time'}",
-        hint="check --endpoints, or start a node: lattice start",
+        hint=next_step,
     )
 
 
@@ -397,7 +400,7 @@ def _member(
         learner=report.learner,
         reachable=report.reachable,
         unreachable_seconds=away,
-        status=_node(report.status) if report.HasField("status") else None,
+        status=node_from_pb(report.status) if report.HasField("status") else None,
         promotes=promotion is not None,
         replaces=names.get(promotion.replaces) if promotion is not None and promotion.HasField("replaces") else None,
         lag=max(0, last_index - progress.match_index) if progress is not None else None,
@@ -406,7 +409,7 @@ def _member(
     )
 
 
-def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
+def node_from_pb(status: raft_pb2.MemberStatus) -> NodeStatus:
     return NodeStatus(
         cluster_id=status.cluster_id,
         node_id=status.node_id,
@@ -430,4 +433,5 @@ def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
         uptime_seconds=status.uptime_seconds,
         counters=counters_from_pb(status.counters) if status.HasField("counters") else None,
         progress=tuple(map(progress_from_pb, status.progress)),
+        details=details_from_pb(status.details) if status.HasField("details") else None,
     )

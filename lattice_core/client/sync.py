@@ -33,17 +33,20 @@ from lattice_core.client.types import (
 )
 from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
+from lattice_core.tls import ClientTLS
 
 if TYPE_CHECKING:
     from lattice_core.client.bulk import Batch, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MembershipChanged,
         NodeStatus,
         SnapshotSaved,
         SnapshotTaken,
         Transfer,
     )
+    from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
 
 T = TypeVar("T")
@@ -62,9 +65,13 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
+        tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
-        self._async = AsyncClient(endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight)
+        self._async = AsyncClient(
+            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tls=tls, tracing=tracing
+        )
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
@@ -264,6 +271,30 @@ class Client:
             pages.took(page)
             yield from page.kvs
 
+    # -- where the time goes ------------------------------------------------------------------------
+
+    def put_explained(
+        self, key: Data, value: Data, *, if_revision: int | None = None, timeout: float | None = None
+    ) -> tuple[PutResult, Explained]:
+        """A put, and where its time went. See :meth:`AsyncClient.put_explained`."""
+        return self._wait(self._async.put_explained(key, value, if_revision=if_revision, timeout=timeout))
+
+    def get_explained(
+        self,
+        key: Data,
+        *,
+        revision: int | None = None,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> tuple[KeyValue | None, int, Explained]:
+        """A get, the store's revision, and where the time went. See :meth:`AsyncClient.get_explained`."""
+        return self._wait(
+            self._async.get_explained(
+                key, revision=revision, consistency=consistency, max_stale=max_stale, timeout=timeout
+            )
+        )
+
     # -- the cluster --------------------------------------------------------------------------------
 
     def node_status(self, *, timeout: float | None = None) -> NodeStatus:
@@ -273,6 +304,10 @@ class Client:
     def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Every member, the unreachable included. Raises Unavailable if no member answers."""
         return self._wait(self._async.cluster_status(timeout=timeout))
+
+    def examine(self, addresses: Iterable[str] = (), *, timeout: float | None = None) -> tuple[Examined, ...]:
+        """Each of these addresses asked by itself. See :meth:`AsyncClient.examine`."""
+        return self._wait(self._async.examine(addresses, timeout=timeout))
 
     def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership over, and wait for it. See :meth:`AsyncClient.transfer_leader`."""

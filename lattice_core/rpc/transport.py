@@ -22,8 +22,10 @@ from lattice_core.raft.messages import RESPONSES, Message
 from lattice_core.raft.types import Configuration, NodeId
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope
+from lattice_core.rpc.credentials import PeerSecurity
 from lattice_core.rpc.link import (
     HELLO_TIMEOUT_SECONDS,
+    EntryTracer,
     PeerLink,
     Receive,
     describe,
@@ -67,7 +69,9 @@ class PeerTransport:
         directory: PeerDirectory,
         receive: Receive,
         on_unreachable: Callable[[NodeId], None],
+        tracer: EntryTracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._directory = directory
         self._receive = receive
         self._on_unreachable = on_unreachable
@@ -77,6 +81,10 @@ class PeerTransport:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._opened = asyncio.Event()
+
+    @property
+    def security(self) -> PeerSecurity:
+        return self._directory.security
 
     def open(self) -> None:
         """Let messages in. Until then incoming streams get no further than hello."""
@@ -103,7 +111,7 @@ class PeerTransport:
                 self._inbound[peer].over.set()
         for peer, addr in wanted.items():
             if peer not in self._links:
-                link = PeerLink(peer, addr, self._directory, self._receive, self._on_unreachable)
+                link = PeerLink(peer, addr, self._directory, self._receive, self._on_unreachable, self._tracer)
                 self._links[peer] = link
                 link.start()
 
@@ -223,7 +231,7 @@ class PeerTransport:
 
     async def _read(self, peer: NodeId, context: Any) -> None:
         await self._opened.wait()
-        await read_envelopes(peer, context.read, self._receive)
+        await read_envelopes(peer, context.read, self._receive, self._tracer)
 
     async def _greet(self, context: Any) -> PeerInfo:
         """The peer's hello, checked. Raises HelloRefused."""
@@ -242,7 +250,8 @@ class PeerTransport:
             raise HelloRefused(Refusal.MALFORMED, "the first envelope is not a hello")
         if self._closed:
             raise HelloRefused(Refusal.MALFORMED, "this member is shutting down")
-        return await self._directory.admit(envelope.hello, expected=None)
+        proven = self._directory.security.proven_members(context)
+        return await self._directory.admit(envelope.hello, expected=None, proven=proven)
 
 
 async def _finished(event: asyncio.Event) -> None:
@@ -259,7 +268,8 @@ def raft_handlers(
     Without a ``sink`` no snapshots are taken in.
     """
 
-    async def serve_status(_request: raft_pb2.StatusRequest, _context: object) -> raft_pb2.MemberStatus:
+    async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
+        await transport.security.require_member(context)
         return await status()
 
     handlers = {

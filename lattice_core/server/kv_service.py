@@ -42,6 +42,7 @@ from lattice_core.kv import (
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
 from lattice_core.rpc.pb import kv_pb2
+from lattice_core.server.explain import ExplainedRead, ExplainedWrite
 from lattice_core.server.node import Node
 from lattice_core.server.proposals import Outcome, Reply
 from lattice_core.server.read_batches import (
@@ -59,6 +60,7 @@ from lattice_core.server.read_batches import (
     key_value_to_pb,
 )
 from lattice_core.server.reads import Answers
+from lattice_core.server.tracing import traceparent_of_call
 from lattice_core.server.txn_messages import request_to_op, result_to_pb
 
 MAX_STREAM_REQUESTS = 1024
@@ -92,6 +94,7 @@ class KVService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.tracer = node.tracer
         self.draining = False
 
     def refusal(self) -> kv_pb2.ErrorDetail | None:
@@ -149,8 +152,12 @@ class KVService:
             op = put_if_revision(request.key, request.value, request.if_mod_revision)
         else:
             op = put(request.key, request.value)
-        failed, revision = await self._write_one(op, request, context)
-        return kv_pb2.PutResponse(done=not failed, revision=revision)
+        explained = self._node.explanations.write() if request.explain else None
+        failed, revision = await self._write_one(op, request, context, explained)
+        response = kv_pb2.PutResponse(done=not failed, revision=revision)
+        if explained is not None:
+            response.explanation.CopyFrom(explained.to_pb())
+        return response
 
     async def delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:
         op = delete_range(request.key, request.range_end) if request.HasField("range_end") else delete(request.key)
@@ -178,12 +185,18 @@ class KVService:
 
     async def get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
         revision = request.revision if request.HasField("revision") else None
-        answers = await self._read_one(Get(request.key, revision), request, context)
+        explained = self._node.explanations.read() if request.explain else None
+        answers = await self._read_one(Get(request.key, revision), request, context, explained)
         answer = answers.answers[0]
+        response = kv_pb2.GetResponse(revision=answers.revision)
         if answer is None:
-            return kv_pb2.GetResponse(revision=answers.revision, not_found=kv_pb2.NotFound())
-        assert not isinstance(answer, RangeResult | LatticeError)
-        return kv_pb2.GetResponse(revision=answers.revision, found=key_value_to_pb(answer))
+            response.not_found.SetInParent()
+        else:
+            assert not isinstance(answer, RangeResult | LatticeError)
+            response.found.CopyFrom(key_value_to_pb(answer))
+        if explained is not None:
+            response.explanation.CopyFrom(explained.to_pb())
+        return response
 
     async def range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
         flags = (
@@ -203,19 +216,27 @@ class KVService:
             count=answer.count,
         )
 
-    async def _write_one(self, op: Op, request: Any, context: Any) -> list[Any]:
+    async def _write_one(
+        self, op: Op, request: Any, context: Any, explained: ExplainedWrite | None = None
+    ) -> list[Any]:
         """The result of one op as a batch of its own. Aborts the call with what went wrong."""
         await self._refuse_if_draining(context)
         identity = request.identity if request is not None and request.HasField("identity") else None
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        commands = encode_batch([op])
+        reply: Reply = lambda outcome: _settle(done, outcome)  # noqa: E731
+        if explained is not None:
+            reply = explained.replying(commands, reply)
+        if self.tracer is not None:
+            reply = self.tracer.writing(traceparent_of_call(context), len(commands), reply)
         self.write(
             ClientBatch(
                 identity.session_id if identity is not None else 0,
                 identity.sequence if identity is not None else 0,
                 identity.acknowledged_below if identity is not None else 0,
-                encode_batch([op]),
+                commands,
             ),
-            lambda outcome: _settle(done, outcome),
+            reply,
         )
         outcome = await done
         detail = outcome_to_detail(outcome) if isinstance(outcome, BatchResult) else outcome
@@ -224,7 +245,9 @@ class KVService:
         assert isinstance(outcome, BatchResult)
         return decode_results(outcome.packed)[0]
 
-    async def _read_one(self, read: Read, request: Any, context: Any) -> Answers:
+    async def _read_one(
+        self, read: Read, request: Any, context: Any, explained: ExplainedRead | None = None
+    ) -> Answers:
         await self._refuse_if_draining(context)
         try:
             reads = [checked(read)]
@@ -232,7 +255,12 @@ class KVService:
         except LatticeError as error:
             await abort(context, to_detail(error))
         done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
-        self.read(reads, request.consistency, lambda answers: _settle(done, answers), max_stale_seconds)
+        reply: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: _settle(done, answers)  # noqa: E731
+        if explained is not None:
+            reply = explained.replying(reads, reply)
+        if self.tracer is not None:
+            reply = self.tracer.reading(traceparent_of_call(context), request.consistency, 1, reply)
+        self.read(reads, request.consistency, reply, max_stale_seconds)
         answers = await done
         if isinstance(answers, kv_pb2.ErrorDetail):
             await abort(context, answers)
@@ -271,6 +299,7 @@ class _SessionStream:
 
     def __init__(self, service: KVService) -> None:
         self._service = service
+        self._tracer = service.tracer
         self._answers: deque[tuple[kv_pb2.SessionResponse, int]] = deque()
         self._has_answers = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -322,9 +351,11 @@ class _SessionStream:
         match request.WhichOneof("body"):
             case "write":
                 batch = request.write
+                reply: Reply = lambda outcome: self._written(request_id, size, outcome)  # noqa: E731
+                if self._tracer is not None and batch.traceparent:
+                    reply = self._tracer.writing(batch.traceparent, len(batch.commands), reply)
                 self._service.write(
-                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands),
-                    lambda outcome: self._written(request_id, size, outcome),
+                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands), reply
                 )
             case "read":
                 try:
@@ -333,12 +364,13 @@ class _SessionStream:
                 except LatticeError as error:
                     self._answer_error(request_id, size, to_detail(error))
                     return
-                self._service.read(
-                    reads,
-                    request.read.consistency,
-                    lambda answers: self._have_read(request_id, size, answers),
-                    max_stale_seconds,
+                answer: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: self._have_read(  # noqa: E731
+                    request_id, size, answers
                 )
+                if self._tracer is not None and request.read.traceparent:
+                    traceparent = request.read.traceparent
+                    answer = self._tracer.reading(traceparent, request.read.consistency, len(reads), answer)
+                self._service.read(reads, request.read.consistency, answer, max_stale_seconds)
             case "open":
                 self._service.write(
                     ClientBatch(0, 0, 0, encode_batch([open_session()])),

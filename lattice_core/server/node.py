@@ -37,6 +37,7 @@ from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
 from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
+from lattice_core.server.explain import Explanations
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
 from lattice_core.server.metrics import NodeMetrics
@@ -47,6 +48,8 @@ from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
+from lattice_core.server.tls import NodeTLS
+from lattice_core.server.tracing import NodeTracer
 from lattice_core.storage.errors import DiskFull
 
 log = logging.getLogger("lattice.node")
@@ -63,11 +66,13 @@ class Node:
     ``failed`` is done, with the reason, when the node cannot go on; whoever runs it must then end it.
     """
 
-    def __init__(self, config: NodeConfig, opened: OpenedNode) -> None:
+    def __init__(self, config: NodeConfig, opened: OpenedNode, tls: NodeTLS, tracer: NodeTracer | None = None) -> None:
         self.config = config
+        self.tls = tls
         self._opened = opened
         self._started_ns = now_ns()
         self.metrics = NodeMetrics()
+        self.tracer = tracer
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LatticeError] = loop.create_future()
         identity = opened.identity
@@ -97,10 +102,11 @@ class Node:
             self._disowned,
             self._removed,
             config.peer_routes,
+            tls.peers,
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
-        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics)
+        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics, self.tracer)
         self.proposals = Proposals(
             self.core,
             clock,
@@ -109,6 +115,7 @@ class Node:
             max_pending_bytes=config.max_pending_bytes,
             max_entry_bytes=config.max_entry_bytes,
             metrics=self.metrics,
+            tracer=self.tracer,
         )
         self.reads = Reads(
             self.core,
@@ -120,7 +127,7 @@ class Node:
             leases_by_default=config.read_mode == "lease",
         )
         self.applier = Applier(self.machine, self.proposals, clock)
-        self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
+        self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable, self.tracer)
         self.membership = Membership(
             config,
             self.core,
@@ -151,6 +158,8 @@ class Node:
             self.metrics,
         )
         self.snapshots.storage = self.storage
+        self.explanations = Explanations(self.core, self.proposals, self.reads, self.role_name)
+        self.loop.explanations = self.explanations
         self.loop.proposals = self.proposals
         self.loop.reads = self.reads
         self.loop.applier = self.applier
@@ -214,6 +223,8 @@ class Node:
         await self.snapshots.close()
         await self.transport.close()
         await self.storage.stop()
+        if self.tracer is not None:
+            self.tracer.close()
 
     async def hand_over(self, timeout_seconds: float) -> None:
         """If this node leads, try to have another voter lead. Returns when that is done or hopeless."""
@@ -440,6 +451,10 @@ class Node:
     def log_bytes(self) -> int:
         """What the log takes up on the disk."""
         return self._opened.wal.size_bytes
+
+    @property
+    def data_dir(self) -> str:
+        return self._opened.directory.path
 
     def free_bytes(self) -> int:
         """Room on the data directory's disk. Raises StorageFailed, OSError."""

@@ -29,11 +29,13 @@ from lattice_core.rpc.codec import MalformedMessage
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
 from lattice_core.server.clock import now_ns
+from lattice_core.server.explain import Explanations
 from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
 from lattice_core.server.round_trips import RoundTrips
 from lattice_core.server.storage_thread import StorageThread
+from lattice_core.server.tracing import NodeTracer
 
 log = logging.getLogger("lattice.node")
 
@@ -76,10 +78,13 @@ class ReadyLoop:
         on_event: Callable[[Event], None],
         on_fatal: Callable[[BaseException], None],
         metrics: NodeMetrics | None = None,
+        tracer: NodeTracer | None = None,
     ) -> None:
         self.core = core
+        self._tracer = tracer
         self._metrics = metrics if metrics is not None else NodeMetrics()
         self._round_trips = RoundTrips(self._metrics.round_trip_seconds)
+        self.explanations: Explanations
         self.proposals: Proposals
         self.reads: Reads
         self.applier: Applier
@@ -153,11 +158,15 @@ class ReadyLoop:
             self._round_trips.received(peer, messages, now)
         if peer == core.leader_id:
             self.last_heard_leader_ns = now
+        if self.explanations.watched:
+            self.explanations.look()
 
     def durable(self, units: list[Persist]) -> None:
         """The storage thread has these on disk: their messages may go, and the core may count on them."""
         if self._stopped:
             return
+        if self._tracer is not None:
+            self._tracer.durable(units)
         for unit in units:
             if unit.messages:
                 self.transport.send(unit.messages)
@@ -167,6 +176,8 @@ class ReadyLoop:
             self.core.persisted(units[-1].sequence, now_ns())
         except Exception as error:
             self.fail(error)
+        if self.explanations.watched:
+            self.explanations.look()
         self.kick()
 
     def unreachable(self, peer: NodeId) -> None:
@@ -225,6 +236,8 @@ class ReadyLoop:
         core, applier = self.core, self.applier
         self.proposals.flush(now)
         self.reads.flush(now)
+        if self.explanations.watched:
+            self.explanations.look()
         sliced = False
         while core.has_ready():
             ready = core.ready()
@@ -238,6 +251,8 @@ class ReadyLoop:
             if ready.persist is not None:
                 self.storage.submit(ready.persist)
             applier.add(ready.committed)
+            if self._tracer is not None:
+                self._tracer.committed(ready.committed)
             if not sliced:
                 sliced = True  # one slice in a pass: then other input has its turn
                 self._apply(now)
@@ -256,6 +271,8 @@ class ReadyLoop:
             index = self.applier.applied_index
             self.core.applied(index, now)
             self.reads.applied(index)
+            if self._tracer is not None:
+                self._tracer.applied(index)
 
     def _send(self, messages: Sequence[Message]) -> None:
         if any(type(message) is InstallSnapshot for message in messages):

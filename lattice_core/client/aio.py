@@ -386,8 +386,7 @@ class AsyncClient:
         """A get, the store's revision, and where the time went. Otherwise as :meth:`get`."""
         from lattice_core.client import explain
 
-        name = to_bytes(key, "key")
-        validate("get", (DELETE, name))
+        name = key_to_read(key)
         level, seconds = level_of(consistency, max_stale), self.timeout if timeout is None else timeout
         return await explain.get(self._book, name, checked_revision(revision), level, seconds)
 

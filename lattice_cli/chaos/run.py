@@ -52,7 +52,7 @@ SECONDS_PER_FAULT: Final = 6.0
 COSTLY_FAULTS_PER_LEADER_CHANGE: Final = 4
 """One may hit a leader that has just lost its place to another."""
 
-LOG_FINDINGS: Final = ("Traceback (most recent call last)", "internal error", "AssertionError")
+LOG_FINDINGS: Final = ("Traceback (most recent call last)", "internal error", "AssertionError", "MEMBERS DIFFER")
 """What a node may never say, whatever is done to it."""
 
 
@@ -147,6 +147,7 @@ class Run:
 
     async def run(self) -> Report:
         """The whole of it. Raises LatticeError only if the cluster does not come up in the first place."""
+        self.cluster.power_may_fail = any(fault.kind.startswith("power") for fault in self.plan.faults)
         await self.cluster.prepare()
         self._event(f"seed {self.plan.seed}: {self.plan.nodes} nodes in {self.directory}")
         await self._begin()

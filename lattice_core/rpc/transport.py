@@ -78,6 +78,8 @@ class PeerTransport:
         self._local_id = directory.local.node_id
         self._links: dict[NodeId, PeerLink] = {}
         self._inbound: dict[NodeId, _Inbound] = {}
+        self._inbound_ended: dict[NodeId, float] = {}
+        """Loop time at which the last stream from a peer ended."""
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._opened = asyncio.Event()
@@ -106,6 +108,7 @@ class PeerTransport:
                 wanted.setdefault(peer, self._links[peer].addr)
         for peer in [peer for peer, link in self._links.items() if wanted.get(peer) != link.addr]:
             self._close_later(self._links.pop(peer))
+            self._inbound_ended.pop(peer, None)
             if peer not in wanted and peer in self._inbound:
                 # It says hello but once on a stream, and only the answer to a hello tells it that it was removed.
                 self._inbound[peer].over.set()
@@ -153,7 +156,9 @@ class PeerTransport:
         link = self._links.get(peer)
         if link is None or link.down_since is None or peer in self._inbound:
             return None
-        return asyncio.get_running_loop().time() - link.down_since
+        # The link may have given up long ago, and been missed by nobody while the peer's own stream was there.
+        since = max(link.down_since, self._inbound_ended.get(peer, 0.0))
+        return asyncio.get_running_loop().time() - since
 
     async def status(self, peer: NodeId, timeout_seconds: float) -> raft_pb2.MemberStatus | None:
         """The peer's own account of itself, or None if it does not answer in time."""
@@ -163,6 +168,19 @@ class PeerTransport:
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await link.status(timeout_seconds)
+        except CONNECTION_ERRORS:
+            return None
+
+    async def state_hash(
+        self, peer: NodeId, request: raft_pb2.StateHashRequest, timeout_seconds: float
+    ) -> raft_pb2.StateHashResponse | None:
+        """The peer's answer, or None if it does not come in time."""
+        link = self._links.get(peer)
+        if link is None:
+            return None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await link.state_hash(request, timeout_seconds)
         except CONNECTION_ERRORS:
             return None
 
@@ -219,6 +237,8 @@ class PeerTransport:
         finally:
             if self._inbound.get(peer.node_id) is inbound:
                 del self._inbound[peer.node_id]
+                if peer.node_id in self._links:
+                    self._inbound_ended[peer.node_id] = asyncio.get_running_loop().time()
 
     def snapshot_handler(self, sink: Sink) -> Callable[[object, Any], Awaitable[None]]:
         """The handler of ``Raft.Snapshot``: files go into ``sink``, once messages are let in."""
@@ -262,10 +282,11 @@ def raft_handlers(
     transport: PeerTransport,
     status: Callable[[], Awaitable[raft_pb2.MemberStatus]],
     sink: Sink | None = None,
+    state_hash: Callable[[raft_pb2.StateHashRequest], raft_pb2.StateHashResponse] | None = None,
 ) -> grpc.GenericRpcHandler[Any, Any]:
     """The Raft service: the streams on bytes (we parse, so that errors are ours), the rest as generated.
 
-    Without a ``sink`` no snapshots are taken in.
+    Without a ``sink`` no snapshots are taken in; without ``state_hash`` nobody is told of it.
     """
 
     async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
@@ -280,6 +301,17 @@ def raft_handlers(
             response_serializer=raft_pb2.MemberStatus.SerializeToString,
         ),
     }
+    if state_hash is not None:
+        answer = state_hash
+
+        async def serve_state_hash(request: raft_pb2.StateHashRequest, _context: object) -> raft_pb2.StateHashResponse:
+            return answer(request)
+
+        handlers["StateHash"] = grpc.unary_unary_rpc_method_handler(
+            serve_state_hash,
+            request_deserializer=raft_pb2.StateHashRequest.FromString,
+            response_serializer=raft_pb2.StateHashResponse.SerializeToString,
+        )
     if sink is not None:
         handlers["Snapshot"] = grpc.stream_stream_rpc_method_handler(transport.snapshot_handler(sink))
     return grpc.method_handlers_generic_handler("lattice.v1.Raft", handlers)

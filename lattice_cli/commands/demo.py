@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @rich_click.command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option("--once", is_flag=True, help="Stop after the failover, as without a terminal.")
+@click.option("--tls", is_flag=True, help="With certificates of its own: mutual TLS among members and with clients.")
 @common_options
 @click.pass_context
-def demo(ctx: click.Context, nodes: int, once: bool) -> int:
+def demo(ctx: click.Context, nodes: int, once: bool, tls: bool) -> int:
     """Watch a cluster of real processes elect a leader, take writes, lose the leader to kill -9 and carry on.
 
     Everything it shows is checked: if an acknowledged write were lost, or one applied twice, it would say so and
@@ -33,10 +34,10 @@ def demo(ctx: click.Context, nodes: int, once: bool) -> int:
     import asyncio
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty()))
+    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty(), tls))
 
 
-async def _run(options: Globals, nodes: int, once: bool) -> int:
+async def _run(options: Globals, nodes: int, once: bool, tls: bool) -> int:
     """The exit code. SIGTERM and Ctrl-C end it in good order, whatever it is doing."""
     import asyncio
 
@@ -49,7 +50,7 @@ async def _run(options: Globals, nodes: int, once: bool) -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:
         loop.add_signal_handler(number, task.cancel)
-    cluster = LocalCluster(nodes)
+    cluster = LocalCluster(nodes, tls=tls)
     stage = TextStage(no_color=options.no_color)
     try:
         await _tell(cluster, stage, once)
@@ -78,6 +79,11 @@ async def _tell(cluster: LocalCluster, stage: TextStage, once: bool) -> None:
             return
         stage.end("Everything held. The cluster stays up; try it from another terminal:")
         stage.command(f"export LATTICE_ENDPOINTS={cluster.endpoints}")
+        if cluster.tls is not None:
+            stage.command(
+                f"export LATTICE_TLS_CA={cluster.tls.ca} LATTICE_TLS_CERT={cluster.tls.cert} "
+                f"LATTICE_TLS_KEY={cluster.tls.key}"
+            )
         stage.command("lattice put greeting hello && lattice get greeting")
         leader = next(iter(cluster.nodes.values()))
         stage.command(f"kill -9 {leader.pid}   # {leader.name}; then: lattice cluster status")

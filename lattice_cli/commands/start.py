@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
         from lattice_core.tls import demand_tls_1_3
 
         demand_tls_1_3()
-        # Read now, that variable and the one about its log: for a node with TLS gRPC is not told to say nothing, since
-        # it alone knows why handshakes fail (lattice_core/server/handshakes.py).
+        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as who
+        # started us may have told it to be. It reads both variables now.
+        if os.environ.get("GRPC_VERBOSITY") == "NONE":
+            del os.environ["GRPC_VERBOSITY"]
         import grpc  # noqa: F401
     from lattice_core.server.run import run
 

@@ -84,8 +84,8 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
         from lattice_core.tls import demand_tls_1_3
 
         demand_tls_1_3()
-        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as who
-        # started us may have told it to be. It reads both variables now.
+        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as
+        # whoever started us may have told it to be. It reads both variables now.
         if os.environ.get("GRPC_VERBOSITY") == "NONE":
             del os.environ["GRPC_VERBOSITY"]
         import grpc  # noqa: F401

@@ -119,6 +119,6 @@ def test_a_renewed_certificate_is_shown_without_a_restart(certs: Path, node: Loc
             return secure.getpeercert(binary_form=True)
 
     before = shown()
-    assert lattice("certs", "node", "n1", "--replace", cwd=certs).code == 0
+    assert lattice("certs", "node", "n1", "--replace", "--days", "3", cwd=certs).code == 0
     eventually(lambda: shown() != before, "new connections are shown the new certificate")
     assert "has a new certificate" in node.log()

@@ -92,7 +92,14 @@ class RunningNode:
             self._require_ports()
             services = (self._kv.handlers(), ClusterService(self.node).handlers())
             peer_server = grpc.aio.server(
-                handlers=[raft_handlers(self.node.transport, self.node.status, self.node.snapshots.installer)],
+                handlers=[
+                    raft_handlers(
+                        self.node.transport,
+                        self.node.status,
+                        self.node.snapshots.installer,
+                        self.node.comparison.answer,
+                    )
+                ],
                 options=peer_server_options(),
                 maximum_concurrent_rpcs=MAX_PEER_CALLS,
             )

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from lattice_cli.demo.processes import LocalCluster
 

@@ -81,11 +81,13 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
     )
     loaded.config.validate()
     if loaded.config.tls_cert or loaded.config.peer_tls_cert:
+        from lattice_core.rpc.environment import prepare_grpc
         from lattice_core.tls import demand_tls_1_3
 
+        prepare_grpc()
         demand_tls_1_3()
-        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as
-        # whoever started us may have told it to be. It reads both variables now.
+        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as we
+        # and whoever started us have told it to be. It reads its variables now.
         if os.environ.get("GRPC_VERBOSITY") == "NONE":
             del os.environ["GRPC_VERBOSITY"]
         import grpc  # noqa: F401

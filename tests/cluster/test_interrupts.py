@@ -26,7 +26,6 @@ from command_lines import LINES
 
 pytestmark = pytest.mark.cluster
 
-SIGINT_CODES = {130, -signal.SIGINT}
 AT_ONCE = 6
 LONGEST_SECONDS = 20.0
 """For a process to be gone after Ctrl-C. Alone it takes a tenth of a second, a demo two; the machine may be busy."""
@@ -70,7 +69,9 @@ def test_ctrl_c_ends_every_command_at_any_time_without_a_word(silent: str, tmp_p
             if "lattice_" in err:  # else it is Python's own beginning, before a line of ours
                 assert "Traceback" not in err, (path, err)
                 assert "Exception ignored" not in err, (path, err)
-            if process.returncode in SIGINT_CODES:
+            if process.returncode == -signal.SIGINT:
+                pass  # in its beginning; or it had said what it had to say, and was tidying up
+            elif process.returncode == 130:
                 assert [line for line in err.splitlines() if line.startswith("error:")] == [], (path, err)
             else:
                 # It was quicker; or it was a node or a benchmark, which end in good order.

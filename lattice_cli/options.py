@@ -105,8 +105,6 @@ class Globals:
 
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
-        # gRPC's C core would write lines of its own to stderr when a connection breaks.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
         return Client(self.endpoints, timeout=self.timeout, tls=self.tls, tracing=traces())

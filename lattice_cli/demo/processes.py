@@ -103,10 +103,18 @@ class LocalCluster:
     """Linux only: a program that gets our process id and a command, and becomes that command."""
 
     def __init__(
-        self, nodes: int = 3, *, parent_dir: Path | None = None, options: tuple[str, ...] = (), tls: bool = False
+        self,
+        nodes: int = 3,
+        *,
+        parent_dir: Path | None = None,
+        options: tuple[str, ...] = (),
+        may_outlive: bool = False,
+        tls: bool = False,
     ) -> None:
-        """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``. ``tls``: with
-        an authority and certificates of its own, mutual TLS on every port."""
+        """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``.
+        ``may_outlive``: nodes do not die with this process; who never closes the cluster leaves it running.
+        ``tls``: with an authority and certificates of its own, mutual TLS on every port."""
+        self._may_outlive = may_outlive
         self.directory = Path(tempfile.mkdtemp(prefix="lattice-", dir=parent_dir))
         self.tls: ClientTLS | None = None
         """What a client needs; None: plain text."""
@@ -219,7 +227,7 @@ class LocalCluster:
 
     def _spawn(self, node: LocalNode) -> None:
         command = self.command(node)
-        if sys.platform == "linux":
+        if sys.platform == "linux" and not self._may_outlive:
             command = [sys.executable, "-I", "-S", "-c", self.launcher, str(os.getpid()), *command]
         # Settings of the caller's environment are meant for other nodes than these.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}

@@ -24,6 +24,8 @@ from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
+from lattice_core.server.access import GatedHandlers
+from lattice_core.server.access_service import AccessService
 from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.cluster_service import ClusterService
 from lattice_core.server.http_listener import HttpListener
@@ -77,7 +79,11 @@ class RunningNode:
             self.node = Node(self.config, self._opened)
             self._kv = KVService(self.node)
             self._require_ports()
-            services = (self._kv.handlers(), ClusterService(self.node).handlers())
+            services = (
+                self._kv.handlers(),
+                ClusterService(self.node).handlers(),
+                AccessService(self.node, self._kv.refusal).handlers(),
+            )
             peer_server = grpc.aio.server(
                 handlers=[raft_handlers(self.node.transport, self.node.status, self.node.snapshots.installer)],
                 options=peer_server_options(),
@@ -85,8 +91,11 @@ class RunningNode:
             )
             client_server = grpc.aio.server(
                 handlers=[
-                    *(MeasuredHandlers(each, self.node.metrics) for each in services),
-                    *introspection_handlers(self.node),
+                    GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics)
+                    for each in (
+                        *(MeasuredHandlers(each, self.node.metrics) for each in services),
+                        *introspection_handlers(self.node),
+                    )
                 ],
                 options=client_server_options(),
                 maximum_concurrent_rpcs=MAX_CLIENT_CALLS,

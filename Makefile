@@ -5,7 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit cluster proto format sim bench compare profile clean completions
+# Where this is set, every process would compile all of Lattice anew before it does anything: half a second of CPU for
+# each node that a test or the demo starts, and as much as everything else for a command that runs once.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help compiled demo test check unit cluster proto format sim bench compare profile clean completions docs
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,22 +31,26 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
-demo: $(VENV)/.run ## A real three-node cluster: elects, writes, loses its leader, carries on
+compiled: $(VENV)/.run
+	@$(BIN)/python -m compileall -q lattice_core lattice_cli
+
+demo: compiled ## A real three-node cluster: elects, writes, loses its leader, carries on
 	@$(BIN)/lattice demo $(DEMO_ARGS)
 
 test: check unit cluster ## Everything CI runs: lint, types, import rules, tests
 
-check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code in step
+check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code and pages in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate_proto.py --check
+	$(BIN)/python tools/reference.py --check
 
-unit: $(VENV)/.dev ## Tests within one process, simulator's fixed set included
+unit: $(VENV)/.dev compiled ## Tests within one process, simulator's fixed set included
 	$(BIN)/python -m pytest -m "not cluster"
 
-cluster: $(VENV)/.dev ## Tests with real server processes on loopback
+cluster: $(VENV)/.dev compiled ## Tests with real server processes on loopback
 	$(BIN)/python -m pytest -m cluster
 
 sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
@@ -60,8 +68,12 @@ profile: $(VENV)/.bench ## Where the time goes: flame graphs, threads, one put s
 proto: $(VENV)/.dev ## Generate lattice_core/rpc/pb from proto/
 	$(BIN)/python tools/generate_proto.py
 
-completions: $(VENV)/.dev ## Generate completions/ from the commands
+completions: $(VENV)/.run ## Generate completions/ from the commands
 	@for shell in bash zsh fish; do $(BIN)/lattice completion $$shell > completions/lattice.$$shell; done
+
+docs: $(VENV)/.run completions ## Generate docs/reference, the table of metrics and completions/ from the code
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/metrics_table.py
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .

@@ -34,6 +34,7 @@ COMMANDS = {
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
     "chaos": "lattice_cli.commands.chaos:chaos",
+    "context": "lattice_cli.commands.context:context",
     "config": "lattice_cli.commands.config:config",
     "completion": "lattice_cli.commands.completion:completion",
 }
@@ -95,7 +96,7 @@ class LazyGroup(Group):
 )
 @rich_click.command_panel("Watch it", commands=["top"])
 @rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
-@rich_click.command_panel("Shell", commands=["completion"])
+@rich_click.command_panel("Your side", commands=["context", "completion"])
 @common_options
 def cli() -> None:
     """A strongly consistent, replicated key-value store: run it, use it, watch it, operate it.

@@ -1,8 +1,8 @@
 """The options that every command takes, before or after its name, and what they come to.
 
 A flag nearer to the command wins: ``lattice -o json put -o raw`` is raw. Flags win over variables, variables
-over defaults. The variables are read last, here, and not by click: it would read them again for the inner
-command and let them win over a flag of the outer one.
+over the context, the context over defaults. The variables are read last, here, and not by click: it would read them
+again for the inner command and let them win over a flag of the outer one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
@@ -19,6 +20,9 @@ import rich_click
 from lattice_core.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from lattice_cli.contexts import Context
     from lattice_core.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,19 +33,50 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"endpoints", "timeout", "output", "no_color"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color"}
+
+CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
+"""What makes a connection, as options and contexts spell it."""
+
+VARIABLES = {"endpoints": "LATTICE_ENDPOINTS"}
+"""What of a connection can be said by a variable. The others' names are those of a node's settings."""
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the cluster is and what opens it."""
+
+    endpoints: str
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    token_file: str | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+    """For each of these where it comes from: a flag, a variable, a context, or the default."""
+
+    def values(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in self.sources}
+
+
+@dataclass(frozen=True)
 class Globals:
     """What the global options, the variables and the terminal come to."""
 
-    endpoints: str
     timeout: float
     output: Output
     no_color: bool
-    asked_timeout: float | None = None
+    asked_timeout: float | None
     """The timeout if somebody asked for one, be it the default's value; what takes long has patience otherwise."""
+    find: Callable[[], Connection]
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Found when it is needed: a command that talks to nobody must not stumble over a broken file of contexts."""
+        return self.find()
+
+    @property
+    def endpoints(self) -> str:
+        return self.connection.endpoints
 
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
@@ -59,7 +94,13 @@ def common_options(function: F) -> F:
             "--endpoints",
             metavar="H:P[,H:P]",
             help="Client addresses of one or more members; any will do. "
-            f"[env: LATTICE_ENDPOINTS; default: {DEFAULT_ENDPOINTS}]",
+            f"[env: LATTICE_ENDPOINTS; default: the context's, or {DEFAULT_ENDPOINTS}]",
+        ),
+        click.option(
+            "--context",
+            metavar="NAME",
+            shell_complete=_complete_context,
+            help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
         ),
         click.option(
             "--timeout",
@@ -85,7 +126,7 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--timeout", "--output", "--no-color"]
+        "Global options", options=["--endpoints", "--context", "--timeout", "--output", "--no-color"]
     )
     return own(common(function))
 
@@ -95,18 +136,66 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None
         ctx.meta[f"{_META}{param.name}"] = value
 
 
+def _complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from lattice_cli.commands.context import complete_context
+
+    return complete_context(ctx, param, incomplete)
+
+
+def asked_for(ctx: click.Context, name: str) -> str | None:
+    """The value of a global option that was given as a flag."""
+    value: str | None = ctx.meta.get(f"{_META}{name}")
+    return value
+
+
 def resolve(ctx: click.Context) -> Globals:
     """The options in force for the command being run. Raises ConfigurationError for a bad variable."""
     meta = ctx.meta
     output = meta.get(f"{_META}output") or ("table" if sys.stdout.isatty() else "raw")
     asked = meta.get(f"{_META}timeout") or _timeout_variable()
     return Globals(
-        endpoints=meta.get(f"{_META}endpoints") or os.environ.get("LATTICE_ENDPOINTS") or DEFAULT_ENDPOINTS,
         timeout=asked or DEFAULT_TIMEOUT_SECONDS,
         output=cast("Output", output),
         no_color=bool(meta.get(f"{_META}no_color")) or bool(os.environ.get("NO_COLOR")),
         asked_timeout=asked,
+        find=lambda: connection(ctx),
     )
+
+
+def connection(ctx: click.Context) -> Connection:
+    """Which cluster is meant. Raises ConfigurationError or InvalidRequest if its context cannot be had.
+
+    A context that nobody asked for by name, the one in use, has no say where other endpoints than its own were given:
+    its token would go to strangers.
+    """
+    values: dict[str, str | None] = {}
+    sources: dict[str, str] = {}
+    for name in CONNECTION:
+        values[name], sources[name] = asked_for(ctx, name), "--" + name.replace("_", "-")
+        if values[name] is None and (variable := VARIABLES.get(name)):
+            values[name], sources[name] = os.environ.get(variable) or None, variable
+    context, label = _context(ctx, values["endpoints"])
+    for name in CONNECTION:
+        if values[name] is None:
+            values[name], sources[name] = getattr(context, name, None), label
+        if values[name] is None:
+            sources[name] = "default"
+    endpoints = values.pop("endpoints") or DEFAULT_ENDPOINTS
+    return Connection(endpoints, **values, sources=sources)
+
+
+def _context(ctx: click.Context, endpoints: str | None) -> tuple[Context | None, str]:
+    """The context that has a say, and what to call it."""
+    from lattice_cli import contexts
+
+    named = asked_for(ctx, "context") or os.environ.get("LATTICE_CONTEXT")
+    known = contexts.load()
+    if named:
+        return known.named(named), f"context {named}"
+    current = known.by_name[known.current] if known.current else None
+    if current is None or (endpoints is not None and not current.has_endpoints(endpoints)):
+        return None, ""
+    return current, f"context {known.current}"
 
 
 def _timeout_variable() -> float | None:

@@ -24,7 +24,9 @@ from lattice_core.errors import ConfigurationError
 
 PREFIX = "LATTICE_"
 
-OTHER_VARIABLES = frozenset({"LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK"})
+OTHER_VARIABLES = frozenset(
+    {"LATTICE_ENDPOINTS", "LATTICE_CONTEXT", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK"}
+)
 """Variables that are ours and no node's settings."""
 
 MAX_FILE_BYTES = 1 << 20

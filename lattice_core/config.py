@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
 
@@ -18,20 +19,6 @@ DEFAULT_NAME = "n1"
 MAX_NAME_CHARS = 64
 MIN_AUTO_REMOVE_SECONDS = 5.0
 """Ten elections: whoever is away for less may be restarting."""
-
-
-def parse_addr(text: str, *, what: str = "address") -> tuple[str, int]:
-    """``HOST:PORT`` or ``[IPV6]:PORT`` as (host, port). Raises ConfigurationError with the text it got."""
-    host, separator, port_text = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ConfigurationError(f"{what} {text!r} is ambiguous: write an IPv6 address as [ADDR]:PORT")
-    if not separator or not host or any(character.isspace() or character in "/,=@" for character in host):
-        raise ConfigurationError(f"{what} {text!r} is not HOST:PORT", hint="for example 127.0.0.1:7400")
-    if not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text) <= 65535:
-        raise ConfigurationError(f"{what} {text!r} has no valid port (1 to 65535)", hint="for example 127.0.0.1:7400")
-    return host, int(port_text)
 
 
 def validate_name(name: str) -> None:
@@ -88,8 +75,14 @@ class NodeConfig:
     through a tunnel, an address translation, or a proxy that breaks things on purpose (lattice chaos)."""
 
     heartbeat_ms: int = 100
+    """How often the leader lets the others hear from it. The same on every member, like the two below."""
+
     election_timeout_min_ms: int = 500
+    """A member that has not heard from a leader for this long, or longer by chance, asks for votes: the least. At least
+    five heartbeats, and ten times a slow fsync."""
+
     election_timeout_max_ms: int = 1000
+    """The most. The further apart, the fewer elections in which nobody wins."""
 
     segment_bytes: int = 16 << 20
     """One preallocated file of the write-ahead log."""
@@ -118,7 +111,10 @@ class NodeConfig:
     as long as no member's clock runs 5 % faster than another's; elsewhere and without a lease as ``read-index``."""
 
     history_revisions: int = 10_000
+    """How many changes of the past are kept, for reads at a revision."""
+
     history_bytes: int = 64 << 20
+    """And how large they may be together; whichever is reached first counts."""
 
     drain_seconds: float = 5.0
     """After SIGTERM: how long to wait for a successor and for requests under way."""
@@ -127,7 +123,10 @@ class NodeConfig:
     """Where /metrics, /healthz and /readyz are served over HTTP; empty: nowhere."""
 
     log_level: str = "info"
+    """The least severe events that are logged, on stderr."""
+
     log_format: str = "text"
+    """A line for each event: ``text`` for people, ``json`` for machines."""
 
     def validate(self) -> None:
         """Raise ConfigurationError, one line, naming both values where two clash."""

@@ -36,8 +36,12 @@ def _die_with_parent() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings that are meant for other nodes, and with this source tree."""
+    """Ours, without settings that are meant for other nodes, and with this source tree.
+
+    Python may keep the bytecode that it compiles, as it does where Lattice is installed.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LATTICE_", "ETCD"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**kept, "PYTHONPATH": path, "GRPC_VERBOSITY": "NONE"}
 

@@ -4,7 +4,7 @@ narrow terminal side by side is written below each other rather than cut off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +14,7 @@ from rich.text import Text
 from lattice_cli.render.text import hex_id, plural, printable
 
 if TYPE_CHECKING:
+    from lattice_cli.contexts import Context
     from lattice_core.client import ClusterStatus, KeyValue, MemberReport, NodeStatus
 
 LAGGING_ENTRIES = 100
@@ -181,4 +182,16 @@ def setting_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
     table = new_table(("SETTING", "<"), ("VALUE", "<"), ("FROM", "<"))
     for row in rows:
         table.add_row(*row, style="" if row[2] != "default" else "dim")
+    return table
+
+
+def context_table(contexts: Mapping[str, Context], current: str | None) -> RenderableType:
+    """Clusters by name: * is in use."""
+    table = new_table(("", "<"), ("NAME", "<"), ("ENDPOINTS", "<"), ("TLS", "<"), ("TOKEN", "<"))
+    for name, context in sorted(contexts.items()):
+        tls = "certificate" if context.tls_cert else "yes" if context.tls_ca else "-"
+        marked = name == current
+        endpoints = context.endpoints.replace(",", ", ")
+        token = "yes" if context.token_file else "-"
+        table.add_row("*" if marked else " ", name, endpoints, tls, token, style="bold" if marked else "")
     return table

@@ -16,45 +16,99 @@ Transactions read as they are meant (``key``, ``put`` and so on make their parts
 Any member's address will do: the client finds the leader, follows it, and learns the other members.
 Errors are :mod:`lattice_core.errors`; their type says whether an operation was not applied (``NotApplied``)
 or may have been (``OutcomeUnknown``).
+
+Each name is imported when it is first asked for (PEP 562): a command that runs once is mostly imports.
 """
 
-from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
-from lattice_core.client.arguments import Data
-from lattice_core.client.bulk import AsyncBatch, Batch
-from lattice_core.client.counters import NodeCounters, PeerProgress
-from lattice_core.client.sync import Client
-from lattice_core.client.txn import (
-    Comparison,
-    Subject,
-    TxnOp,
-    delete,
-    delete_range,
-    get,
-    get_range,
-    key,
-    keys,
-    put,
+from typing import TYPE_CHECKING
+
+from lattice_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
+    from lattice_core.client.arguments import Data
+    from lattice_core.client.bulk import AsyncBatch, Batch
+    from lattice_core.client.cluster_types import (
+        ClusterStatus,
+        MemberReport,
+        MembershipChanged,
+        NodeStatus,
+        QuorumReport,
+        SnapshotSaved,
+        SnapshotTaken,
+        Transfer,
+    )
+    from lattice_core.client.counters import NodeCounters, PeerProgress
+    from lattice_core.client.sync import Client
+    from lattice_core.client.txn import (
+        Comparison,
+        Subject,
+        TxnOp,
+        delete,
+        delete_range,
+        get,
+        get_range,
+        key,
+        keys,
+        put,
+    )
+    from lattice_core.client.types import (
+        CasResult,
+        Consistency,
+        DeleteResult,
+        KeyValue,
+        PutManyResult,
+        PutResult,
+        RangeResult,
+        TxnOpResult,
+        TxnResult,
+    )
+    from lattice_core.client.watch import StatusWatch
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "lattice_core.client.aio": ("AsyncClient", "DEFAULT_ENDPOINT", "DEFAULT_TIMEOUT_SECONDS"),
+        "lattice_core.client.arguments": ("Data",),
+        "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
+        "lattice_core.client.counters": ("NodeCounters", "PeerProgress"),
+        "lattice_core.client.sync": ("Client",),
+        "lattice_core.client.txn": (
+            "Comparison",
+            "Subject",
+            "TxnOp",
+            "delete",
+            "delete_range",
+            "get",
+            "get_range",
+            "key",
+            "keys",
+            "put",
+        ),
+        "lattice_core.client.cluster_types": (
+            "ClusterStatus",
+            "MemberReport",
+            "MembershipChanged",
+            "NodeStatus",
+            "QuorumReport",
+            "SnapshotSaved",
+            "SnapshotTaken",
+            "Transfer",
+        ),
+        "lattice_core.client.types": (
+            "CasResult",
+            "Consistency",
+            "DeleteResult",
+            "KeyValue",
+            "PutManyResult",
+            "PutResult",
+            "RangeResult",
+            "TxnOpResult",
+            "TxnResult",
+        ),
+        "lattice_core.client.watch": ("StatusWatch",),
+    },
 )
-from lattice_core.client.types import (
-    CasResult,
-    ClusterStatus,
-    Consistency,
-    DeleteResult,
-    KeyValue,
-    MemberReport,
-    MembershipChanged,
-    NodeStatus,
-    PutManyResult,
-    PutResult,
-    QuorumReport,
-    RangeResult,
-    SnapshotSaved,
-    SnapshotTaken,
-    Transfer,
-    TxnOpResult,
-    TxnResult,
-)
-from lattice_core.client.watch import StatusWatch
 
 __all__ = [
     "DEFAULT_ENDPOINT",

@@ -1,4 +1,8 @@
-"""AsyncClient: the public methods, for asyncio. Checks arguments, queues, awaits, and shapes the answer."""
+"""AsyncClient: the public methods, for asyncio. Checks arguments, queues, awaits, and shapes the answer.
+
+Bulk loads, transactions and what operators ask are imported where they are asked for: a process that reads one key and
+ends has no use for them.
+"""
 
 # ruff: noqa: ASYNC109 - a deadline here decides between "not applied" and "unknown": asyncio.timeout cannot
 from __future__ import annotations
@@ -6,9 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
-from lattice_core.client import cluster, membership
 from lattice_core.client.arguments import (
     Data,
     bounds,
@@ -24,32 +27,35 @@ from lattice_core.client.arguments import (
     to_bytes,
     validate,
 )
-from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items, put_many
 from lattice_core.client.channels import AddressBook, parse_endpoints
 from lattice_core.client.engine import Engine
 from lattice_core.client.pages import PAGE_KEYS, Pages
 from lattice_core.client.reads import COUNT_ONLY, GET, KEYS_ONLY, RANGE, REVERSE
-from lattice_core.client.txn import Comparison, TxnOp, txn_op, txn_result
 from lattice_core.client.types import (
     CasResult,
-    ClusterStatus,
     Consistency,
     DeleteResult,
     KeyValue,
-    MembershipChanged,
-    NodeStatus,
     PutManyResult,
     PutResult,
     RangeResult,
-    SnapshotSaved,
-    SnapshotTaken,
-    Transfer,
     TxnResult,
 )
 from lattice_core.client.writes import OP_OVERHEAD_BYTES, WINDOW
 from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.kv.commands import DELETE, DELETE_RANGE, PUT, Op
-from lattice_core.kv.results import read_txn_result
+
+if TYPE_CHECKING:
+    from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
+    from lattice_core.client.cluster_types import (
+        ClusterStatus,
+        MembershipChanged,
+        NodeStatus,
+        SnapshotSaved,
+        SnapshotTaken,
+        Transfer,
+    )
+    from lattice_core.client.txn import Comparison, TxnOp
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -186,6 +192,9 @@ class AsyncClient:
         each list. Raises TooLarge, nothing applied, if its ranges visit more than 10,000 keys or its answers
         would be more than 2 MiB. Otherwise errors as for :meth:`put`.
         """
+        from lattice_core.client.txn import txn_op, txn_result
+        from lattice_core.kv.results import read_txn_result
+
         op = txn_op(when, then, otherwise)
         result = await self._write(op, timeout)
         try:
@@ -206,6 +215,8 @@ class AsyncClient:
         became of each. Batches may be executed in any order, so do not write one key twice.
         ``timeout`` is for each batch, from when it is sent.
         """
+        from lattice_core.client.bulk import AsyncBatch
+
         return AsyncBatch(self._engine, self.timeout if timeout is None else timeout)
 
     async def put_many(
@@ -222,10 +233,14 @@ class AsyncClient:
         is sent. The first error ends it and is raised, saying how many puts had been acknowledged; loading
         again is harmless. Of a key that comes twice either value may be the one that stays.
         """
+        from lattice_core.client.bulk import put_many
+
         return await put_many(self._engine, items, self.timeout if timeout is None else timeout, progress)
 
     def _bulk_writer(self, done: Done, timeout: float | None) -> BulkWriter:
         """For the blocking client, whose batches are put together in another thread."""
+        from lattice_core.client.bulk import BulkWriter
+
         return BulkWriter(self._engine, self.timeout if timeout is None else timeout, done)
 
     async def _write(self, op: Op, timeout: float | None) -> list[Any]:
@@ -335,10 +350,14 @@ class AsyncClient:
 
     async def node_status(self, *, timeout: float | None = None) -> NodeStatus:
         """What the first member that answers knows of itself. Raises Unavailable if none does."""
+        from lattice_core.client import cluster
+
         return await cluster.node_status(self._book, self.timeout if timeout is None else timeout)
 
     async def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Every member, the unreachable included, as the first that answers sees them. Raises Unavailable."""
+        from lattice_core.client import cluster
+
         return await cluster.cluster_status(self._book, self.timeout if timeout is None else timeout)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
@@ -348,6 +367,8 @@ class AsyncClient:
         OutcomeUnknown if the answer did not come in time.
         """
         seconds = self.timeout if timeout is None else timeout
+        from lattice_core.client import cluster
+
         return await cluster.transfer_leader(self._book, target or "", seconds)
 
     async def add_server(
@@ -368,6 +389,8 @@ class AsyncClient:
         Raises NotAllowed with the reason, InvalidRequest for a bad name or address, Unavailable if nothing was done,
         OutcomeUnknown if it is not known to be committed in time.
         """
+        from lattice_core.client import membership
+
         return await membership.add_server(
             self._book,
             name,
@@ -386,6 +409,8 @@ class AsyncClient:
         ``force``: even if fewer live voters than a quorum would be left. Errors as for :meth:`add_server`.
         """
         seconds = self.timeout if timeout is None else timeout
+        from lattice_core.client import membership
+
         return await membership.remove_server(self._book, name, force=force, dry_run=dry_run, timeout=seconds)
 
     async def replace_server(
@@ -400,6 +425,8 @@ class AsyncClient:
     ) -> MembershipChanged:
         """Add a server that takes the voter ``old``'s place, in one change, when it has caught up. Returns when it is
         a learner. Errors as for :meth:`add_server`."""
+        from lattice_core.client import membership
+
         return await membership.replace_server(
             self._book,
             old,
@@ -413,6 +440,8 @@ class AsyncClient:
     async def promote(self, name: str, *, dry_run: bool = False, timeout: float | None = None) -> MembershipChanged:
         """Make a learner that has caught up a voter, now. Errors as for :meth:`add_server`."""
         seconds = self.timeout if timeout is None else timeout
+        from lattice_core.client import membership
+
         return await membership.promote(self._book, name, dry_run=dry_run, timeout=seconds)
 
     async def take_snapshot(
@@ -424,7 +453,11 @@ class AsyncClient:
         ``timeout`` is five minutes by default. Raises InvalidRequest for an unknown name, Unavailable if no
         member answers.
         """
+        from lattice_core.client import cluster
+
         seconds = cluster.SNAPSHOT_SECONDS if timeout is None else timeout
+        from lattice_core.client import cluster
+
         return await cluster.take_snapshot(self._book, member, min(self.timeout, seconds), seconds)
 
     async def save_snapshot(
@@ -441,5 +474,9 @@ class AsyncClient:
         all. Raises InvalidRequest if the file exists or cannot be made, StorageFailed, StorageDamaged if what
         came is not whole, Unavailable.
         """
+        from lattice_core.client import cluster
+
         seconds = cluster.SNAPSHOT_SECONDS if timeout is None else timeout
+        from lattice_core.client import cluster
+
         return await cluster.save_snapshot(self._book, os.fspath(path), seconds, progress)

@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from lattice_core.config import parse_addr
+from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.rpc.pb import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
 

@@ -25,8 +25,7 @@ from lattice_core.client.channels import (
     connect_first,
     plain_reason,
 )
-from lattice_core.client.counters import counters_from_pb, progress_from_pb
-from lattice_core.client.types import (
+from lattice_core.client.cluster_types import (
     ClusterStatus,
     MemberReport,
     NodeStatus,
@@ -34,6 +33,7 @@ from lattice_core.client.types import (
     SnapshotTaken,
     Transfer,
 )
+from lattice_core.client.counters import counters_from_pb, progress_from_pb
 from lattice_core.errors import (
     InvalidRequest,
     LatticeError,

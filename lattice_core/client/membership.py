@@ -14,7 +14,7 @@ from typing import Any
 
 from lattice_core.client.channels import AddressBook
 from lattice_core.client.cluster import ask_leader
-from lattice_core.client.types import MembershipChanged, QuorumReport
+from lattice_core.client.cluster_types import MembershipChanged, QuorumReport
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 
 

@@ -16,31 +16,35 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from lattice_core.client.aio import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_SECONDS, AsyncClient
 from lattice_core.client.arguments import Data, bounds
-from lattice_core.client.bulk import Batch, BatchResults, Items, OpBuffer, PutCounter, pairs
 from lattice_core.client.pages import PAGE_KEYS, Pages
-from lattice_core.client.txn import Comparison, TxnOp
 from lattice_core.client.types import (
     CasResult,
-    ClusterStatus,
     Consistency,
     DeleteResult,
     KeyValue,
-    MembershipChanged,
-    NodeStatus,
     PutManyResult,
     PutResult,
     RangeResult,
-    SnapshotSaved,
-    SnapshotTaken,
-    Transfer,
     TxnResult,
 )
 from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
+
+if TYPE_CHECKING:
+    from lattice_core.client.bulk import Batch, Items
+    from lattice_core.client.cluster_types import (
+        ClusterStatus,
+        MembershipChanged,
+        NodeStatus,
+        SnapshotSaved,
+        SnapshotTaken,
+        Transfer,
+    )
+    from lattice_core.client.txn import Comparison, TxnOp
 
 T = TypeVar("T")
 
@@ -153,6 +157,8 @@ class Client:
             revisions = batch.results
 
         A batch leaves when it is full, at ``flush()`` and at the end of the block. See :meth:`AsyncClient.batch`."""
+        from lattice_core.client.bulk import Batch, BatchResults
+
         results = BatchResults()
         writer = self._async._bulk_writer(results.take, timeout)
         return Batch(self._wait, writer, results)
@@ -163,6 +169,8 @@ class Client:
         """Store every key of a mapping, or of an iterable of keys with values: the fastest way to load very many.
         ``items`` is used up in the calling thread; ``progress`` is called on the client's own. See
         :meth:`AsyncClient.put_many`."""
+        from lattice_core.client.bulk import OpBuffer, PutCounter, pairs
+
         counter = PutCounter(progress)
         writer = self._async._bulk_writer(counter.take, timeout)
         buffer = OpBuffer()

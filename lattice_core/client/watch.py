@@ -24,7 +24,7 @@ from lattice_core.client.channels import (
     plain_reason,
 )
 from lattice_core.client.cluster import cluster_from_pb
-from lattice_core.client.types import ClusterStatus
+from lattice_core.client.cluster_types import ClusterStatus
 from lattice_core.errors import Unavailable
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2

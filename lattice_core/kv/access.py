@@ -16,7 +16,7 @@ Theory
     there is nothing that takes one away again.
   * A **user** has roles, and proves to be that user by a **token** (or by a password, which buys a token for some
     hours). What is kept of either is a hash made before it came here: applying neither hashes nor chooses anything,
-    so it stays quick, and the same on every member. What the hashes are is credentials.py's business.
+    so it stays quick, and the same on every member. What the hashes are is tokens.py's business.
   * Tokens expire by the log's time, like sessions. Expired ones are dropped when the next is made.
   * While it is not enabled, everybody may do everything. It cannot be enabled before, nor be changed so that
     while it is, there is nobody with the role ``admin`` and a way to prove it that does not expire.

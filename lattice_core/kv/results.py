@@ -29,23 +29,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgpack
 
 from lattice_core.errors import Busy, InvalidRequest, OutcomeUnknown, SessionExpired, TooLarge
 from lattice_core.kv import txn
-from lattice_core.kv.commands import (
-    CAS,
-    CLOSE_SESSION,
-    DELETE,
-    DELETE_RANGE,
-    OPEN_SESSION,
-    PUT,
-    PUT_IF_REVISION,
-    TXN,
-    Op,
-)
 
 NO_RESULTS = b"\x90"
 """msgpack of an empty list: what every status but OK comes with."""
@@ -99,36 +88,6 @@ def raise_for_status(status: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class PutResult:
-    """``stored`` is False if a condition on the revision failed; ``revision`` is then the key's own."""
-
-    revision: int
-    stored: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
-    deleted: int
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class CasResult:
-    swapped: bool
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSessionResult:
-    session_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseSessionResult:
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class TxnResult:
     """``failed`` is the position of the first comparison that did not hold; None: all did. ``results`` stay as the
     module describes them."""
@@ -136,9 +95,6 @@ class TxnResult:
     failed: int | None
     revision: int
     results: Sequence[Sequence[Any]]
-
-
-OpResult: TypeAlias = PutResult | DeleteResult | CasResult | OpenSessionResult | CloseSessionResult | TxnResult
 
 
 def is_crowded(result: Sequence[Any]) -> bool:
@@ -161,21 +117,3 @@ def read_txn_result(result: Sequence[Any]) -> TxnResult:
             hint="give its ranges a limit, or read and delete outside of it and compare revisions inside",
         )
     return TxnResult(result[1], result[2], result[3])
-
-
-def read_result(op: Op, result: Sequence[Any]) -> OpResult:
-    """The typed answer to ``op``."""
-    opcode = op[0]
-    if opcode in (PUT, PUT_IF_REVISION):
-        return PutResult(revision=result[1], stored=result[0] == 0)
-    if opcode in (DELETE, DELETE_RANGE):
-        return DeleteResult(deleted=result[1], revision=result[2])
-    if opcode == CAS:
-        return CasResult(swapped=result[1], revision=result[2])
-    if opcode == TXN:
-        return read_txn_result(result)
-    if opcode == OPEN_SESSION:
-        return OpenSessionResult(session_id=result[1])
-    if opcode == CLOSE_SESSION:
-        return CloseSessionResult(closed=result[1])
-    raise InvalidRequest(f"no operation has code {opcode}")

@@ -47,11 +47,12 @@ _RESPONSES = frozenset(RESPONSES)
 
 
 class _Inbound:
-    """A stream that a peer has dialled: what we have to answer on it, and whether it was replaced."""
+    """A stream that a peer has dialled: what we have to answer on it, and whether it is to end (another has taken its
+    place, or its peer is no member any more)."""
 
     def __init__(self) -> None:
         self.outbox = Outbox(lambda: None)  # answers carry no entries; only the urgent lane is used
-        self.replaced = asyncio.Event()
+        self.over = asyncio.Event()
 
 
 class PeerTransport:
@@ -97,6 +98,9 @@ class PeerTransport:
                 wanted.setdefault(peer, self._links[peer].addr)
         for peer in [peer for peer, link in self._links.items() if wanted.get(peer) != link.addr]:
             self._close_later(self._links.pop(peer))
+            if peer not in wanted and peer in self._inbound:
+                # It says hello but once on a stream, and only the answer to a hello tells it that it was removed.
+                self._inbound[peer].over.set()
         for peer, addr in wanted.items():
             if peer not in self._links:
                 link = PeerLink(peer, addr, self._directory, self._receive, self._on_unreachable)
@@ -159,7 +163,7 @@ class PeerTransport:
         self._closed = True
         links, self._links = list(self._links.values()), {}
         for inbound in self._inbound.values():
-            inbound.replaced.set()
+            inbound.over.set()
         await asyncio.gather(*(link.close() for link in links), *self._closing)
 
     def _close_later(self, link: PeerLink) -> None:
@@ -182,17 +186,19 @@ class PeerTransport:
                 ((REFUSAL_METADATA_KEY, refused.kind.value),),
             )
             raise AssertionError("unreachable: abort raises") from None
+        # From the check of its hello to here nothing is waited for: a removal meanwhile would not find the stream.
         inbound = _Inbound()
         previous = self._inbound.get(peer.node_id)
         if previous is not None:
-            previous.replaced.set()
+            previous.over.set()
         self._inbound[peer.node_id] = inbound
         link = self._links.get(peer.node_id)
         if link is not None:
             link.nudge()
         try:
+            await context.write(raft_pb2.Envelope(hello=self._directory.hello(peer.node_id)).SerializeToString())
             await until_first_ends(
-                _finished(inbound.replaced),
+                _finished(inbound.over),
                 write_envelopes(inbound.outbox, context.write),
                 self._read(peer.node_id, context),
             )
@@ -220,7 +226,7 @@ class PeerTransport:
         await read_envelopes(peer, context.read, self._receive)
 
     async def _greet(self, context: Any) -> PeerInfo:
-        """The peer's hello checked and ours sent. Raises HelloRefused."""
+        """The peer's hello, checked. Raises HelloRefused."""
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_SECONDS):
                 data = await context.read()
@@ -236,9 +242,7 @@ class PeerTransport:
             raise HelloRefused(Refusal.MALFORMED, "the first envelope is not a hello")
         if self._closed:
             raise HelloRefused(Refusal.MALFORMED, "this member is shutting down")
-        peer = await self._directory.admit(envelope.hello, expected=None)
-        await context.write(raft_pb2.Envelope(hello=self._directory.hello(peer.node_id)).SerializeToString())
-        return peer
+        return await self._directory.admit(envelope.hello, expected=None)
 
 
 async def _finished(event: asyncio.Event) -> None:

@@ -38,7 +38,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 
-from lattice_core import credentials
+from lattice_core import tokens
 from lattice_core.errors import LatticeError, NoLeader, PermissionDenied, SessionExpired, Unauthenticated
 from lattice_core.kv import ClientBatch, Ops, StateMachine
 from lattice_core.kv.access import Access
@@ -201,7 +201,7 @@ class Gate:
         """Whose token it is, and what that user may do. Raises Unauthenticated."""
         if token is None:
             raise Unauthenticated("access control is enabled here, and the call brought no token")
-        parts = credentials.split_token(token)
+        parts = tokens.split_token(token)
         if parts is None:
             raise _Invalid("that is no token of ours")
         token_id, secret = parts
@@ -218,7 +218,7 @@ class Gate:
                 raise _Invalid(f"no token {token_id[:16]!r} is known: never made, or revoked, or its user removed")
             known = self._known[token_id] = (found.digest, Permission.of(access, found.user, found.expires_ms))
         digest, permission = known
-        if not credentials.is_secret_of(secret, digest):
+        if not tokens.is_secret_of(secret, digest):
             raise _Invalid(f"wrong secret for the token {token_id[:16]!r} of {permission.name}")
         return permission
 
@@ -232,7 +232,7 @@ class Gate:
         left = RESCUE_SECONDS - age_seconds
         if not 0 < left <= 2 * RESCUE_SECONDS:
             raise _Invalid(f"the rescue token is older than {RESCUE_SECONDS / 60:g} minutes")
-        if not credentials.is_secret_of(secret, digest):
+        if not tokens.is_secret_of(secret, digest):
             raise _Invalid("a wrong rescue token")
         log.warning("the rescue token made in the data directory is used")
         return Permission(b"(rescue)", is_admin=True, expires_ms=self.time_ms() + int(left * 1000))

@@ -2,7 +2,7 @@
 
 The leader does all of it but the status: it decides under the latest state, with nothing acknowledged that it does not
 know of. Passwords are checked and hashed by a thread, one at a time, since each takes a fifth of a second and 32 MiB
-(credentials.py); more than a handful waiting is answered BUSY, so that guessing is slow and costs the cluster little.
+(tokens.py); more than a handful waiting is answered BUSY, so that guessing is slow and costs the cluster little.
 Whoever is not a user waits just as long to hear the same.
 
 While access control is not enabled, anybody may set it up, as anybody may do anything. Only enabling it needs an
@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from lattice_core import credentials
+from lattice_core import tokens
 from lattice_core.errors import Busy, InvalidRequest, LatticeError, NotAllowed, PermissionDenied, Unauthenticated
 from lattice_core.kv import MAX_KEY_BYTES, BatchResult, ClientBatch, access, encode_batch, raise_for_status
 from lattice_core.kv.commands import change_access
@@ -110,7 +110,7 @@ class AccessService:
         name = request.user.encode()
         user = self._access.users.get(name)
         verifier = user.verifier if user is not None else None
-        right = await self._in_thread(credentials.is_password_of, request.password, verifier)
+        right = await self._in_thread(tokens.is_password_of, request.password, verifier)
         user = self._access.users.get(name)
         if not right or user is None or user.verifier != verifier:
             log.warning("refused a login as %r from %s: wrong name or password", request.user[:64], caller.peer)
@@ -134,7 +134,7 @@ class AccessService:
         password = _password_in(request, kind)
         verifier = None
         if password is not None:
-            verifier = await self._in_thread(credentials.hash_password, password)
+            verifier = await self._in_thread(tokens.hash_password, password)
         who = self._authorize(request, kind, caller)  # again: time has passed
         change, words = _change_of(request, kind, verifier)
         await self._propose(change)
@@ -177,7 +177,7 @@ class AccessService:
         self._node.gate.require_settled()
 
     async def _new_token(self, user: str, ttl: float | None, *, from_login: bool) -> access_pb2.NewToken:
-        fresh = credentials.new_token()
+        fresh = tokens.new_token()
         expires_ms = self._node.gate.time_ms() + int(ttl * 1000) if ttl is not None else 0
         await self._propose(
             (access.CREATE_TOKEN, fresh.id.encode(), _name(user), fresh.digest, expires_ms, int(from_login))
@@ -254,10 +254,9 @@ def _password_in(request: access_pb2.ChangeAccessRequest, kind: str) -> bytes | 
     part = request.add_user if kind == "add_user" else request.set_password
     if not part.HasField("password"):
         return None
-    if not credentials.MIN_PASSWORD_BYTES <= len(part.password) <= credentials.MAX_PASSWORD_BYTES:
+    if not tokens.MIN_PASSWORD_BYTES <= len(part.password) <= tokens.MAX_PASSWORD_BYTES:
         raise InvalidRequest(
-            f"a password has {credentials.MIN_PASSWORD_BYTES} to {credentials.MAX_PASSWORD_BYTES} bytes, "
-            f"not {len(part.password)}"
+            f"a password has {tokens.MIN_PASSWORD_BYTES} to {tokens.MAX_PASSWORD_BYTES} bytes, not {len(part.password)}"
         )
     return part.password
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lattice_core.config import parse_addr
+from lattice_core.addresses import parse_addr
 
 log = logging.getLogger("lattice.http")
 

@@ -25,7 +25,8 @@ from typing import Protocol
 
 import grpc
 
-from lattice_core.config import parse_addr, validate_name
+from lattice_core.addresses import parse_addr
+from lattice_core.config import validate_name
 from lattice_core.errors import (
     Busy,
     ConfigurationError,

@@ -19,7 +19,8 @@ from typing import Any
 
 import grpc
 
-from lattice_core.config import NodeConfig, parse_addr
+from lattice_core.addresses import parse_addr
+from lattice_core.config import NodeConfig
 from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class MemoryClient:
         shown = (keys[::-1] if kwargs.get("reverse") else keys)[:limit]
         kvs = [self.kvs[key] for key in shown]
         if kwargs.get("keys_only"):
-            kvs = [replace(kv, value=b"") for kv in kvs]
+            kvs = [kv._replace(value=b"") for kv in kvs]
         return RangeResult(tuple(kvs), len(keys) > limit, len(keys), 77)
 
     def txn(self, *, when: list[Any], then: list[Any], otherwise: list[Any]) -> TxnResult:
@@ -188,8 +188,16 @@ def client(monkeypatch: pytest.MonkeyPatch) -> MemoryClient:
 
 
 @pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LATTICE_ENDPOINTS", "LATTICE_TIMEOUT", "LATTICE_CONFIG", "LATTICE_TRACEBACK", "NO_COLOR"):
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in (
+        "LATTICE_ENDPOINTS",
+        "LATTICE_CONTEXT",
+        "LATTICE_TIMEOUT",
+        "LATTICE_CONFIG",
+        "LATTICE_TRACEBACK",
+        "NO_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -107,6 +107,7 @@ def environment(**more: str) -> dict[str, str]:
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "NO_COLOR": "1",
+        "XDG_CONFIG_HOME": str(ROOT / "tests"),  # whoever runs the tests may have contexts
         **more,
     }
 

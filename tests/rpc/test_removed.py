@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rpc_loopback import Peer, eventually, run
 
-from lattice_core.raft.messages import Heartbeat
+from lattice_core.raft.messages import Heartbeat, PreVoteRequest
 from lattice_core.raft.types import Configuration, Member
 
 
@@ -92,6 +92,28 @@ def test_a_leader_that_dials_one_who_leaves_can_still_tell_it_so() -> None:
         await eventually(lambda: one.received)
         two.transport.set_configuration(without(two))
         assert not two.transport.peers
+
+    run(scenario())
+
+
+def test_safety_35_a_stream_from_before_the_removal_is_ended_so_that_the_removed_one_hears_of_it() -> None:
+    """A leader that is cut off while it is replaced has its streams still when the cut is over, and says no second
+    hello on them: it asked for pre-votes for ever, and nobody told it why there were none."""
+
+    async def scenario() -> None:
+        one, two = Peer(1), Peer(2)
+        await two.start()
+        await one.start()
+        one.meet(two)
+        two.meet(one)
+        await eventually(lambda: one.transport.connected(2) and two.transport.connected(1))
+        two.committed = (9, without(two))
+        two.configuration = without(two)
+        two.transport.set_configuration(without(two))
+        while not one.removed:
+            one.transport.send([PreVoteRequest(1, 2, 5, 3, 1)])
+            await asyncio.sleep(0.02)
+        assert "n2 says: n1 was removed from the cluster" in one.removed[0]
 
     run(scenario())
 

@@ -13,7 +13,7 @@ import pytest
 from access_harness import WRITES, Guarded, guarded_node, set_up, verdict
 from server_harness import cluster, configs, eventually, read_request, run, write_request
 
-from lattice_core import credentials
+from lattice_core import tokens
 from lattice_core.errors import NoLeader
 from lattice_core.kv import ClientBatch
 from lattice_core.rpc.errors import from_rpc_error
@@ -29,7 +29,7 @@ EXPIRED = kv_pb2.ERROR_CODE_SESSION_EXPIRED
 
 @pytest.fixture(autouse=True)
 def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials, "SCRYPT_LOG2_N", 10)
+    monkeypatch.setattr(tokens, "SCRYPT_LOG2_N", 10)
 
 
 class Stream:
@@ -378,12 +378,12 @@ def test_no_secret_reaches_the_disk_or_the_log_of_any_kind(
 def test_whoever_can_write_to_the_data_directory_has_a_way_back_in_for_an_hour(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with guarded_node(tmp_path) as guarded:
-            fresh = credentials.token_named("rescue")
+            fresh = tokens.token_named("rescue")
             guarded.tokens["rescue"] = fresh.text
             grant = C.Assign(user="nobody", role="admin")
             assert await verdict(guarded.change("rescue", assign=grant)) == "UNAUTHENTICATED", "no file yet"
             path = Path(guarded.node.config.data_dir) / RESCUE_FILE
-            path.write_text(credentials.token_named("rescue").digest.hex())
+            path.write_text(tokens.token_named("rescue").digest.hex())
             assert await verdict(guarded.change("rescue", assign=grant)) == "UNAUTHENTICATED", "another's"
             path.write_text(fresh.digest.hex() + "\n")
             await guarded.change("rescue", assign=grant)

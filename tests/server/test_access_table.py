@@ -11,7 +11,7 @@ from access_harness import READS, WRITES, Guarded, guarded_node, verdict
 from google.protobuf import descriptor_pool
 from server_harness import read_request, run, write_request
 
-from lattice_core import credentials
+from lattice_core import tokens
 from lattice_core.rpc.aio import EOF
 from lattice_core.rpc.pb import access_pb2, cluster_pb2, kv_pb2
 from lattice_core.server.access import NEEDS
@@ -230,7 +230,7 @@ def test_every_rpc_that_exists_is_in_the_table_and_has_its_need_written_down() -
 
 
 def test_every_rpc_is_allowed_to_those_in_the_table_and_to_nobody_else(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(credentials, "SCRYPT_LOG2_N", 10)
+    monkeypatch.setattr(tokens, "SCRYPT_LOG2_N", 10)
 
     async def scenario() -> None:
         async with guarded_node(tmp_path) as guarded:

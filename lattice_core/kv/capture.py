@@ -19,7 +19,7 @@ from dataclasses import astuple
 from typing import Any, Final
 
 from lattice_core.errors import Fatal, UnknownCommand
-from lattice_core.kv.access import Access
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.digests import state_digest
 from lattice_core.kv.sessions import Session, SessionLimits, SessionTable, dump_session
 from lattice_core.kv.store import HistoryLimits, Store

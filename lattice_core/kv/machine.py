@@ -24,8 +24,8 @@ from typing import Any, Final
 import msgpack
 
 from lattice_core.errors import Fatal
-from lattice_core.kv.access import Access
-from lattice_core.kv.access import execute as execute_access_change
+from lattice_core.kv.access_state import Access
+from lattice_core.kv.access_state import execute as execute_access_change
 from lattice_core.kv.capture import Capture, Restore
 from lattice_core.kv.commands import (
     ACCESS,
@@ -66,7 +66,7 @@ class StateMachine:
         self.store = Store(history)
         self.sessions = SessionTable(session_limits)
         self.access = Access()
-        """Replaced by each change: see access.py."""
+        """Replaced by each change: see access_state.py."""
         self.applied_index = 0
         self.applied_term = 0
         self.time_ms = 0

@@ -41,7 +41,7 @@ import grpc
 from lattice_core import tokens
 from lattice_core.errors import LatticeError, NoLeader, PermissionDenied, SessionExpired, Unauthenticated
 from lattice_core.kv import ClientBatch, Ops, StateMachine
-from lattice_core.kv.access import Access
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.commands import CLOSE_SESSION
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
 from lattice_core.server.clock import ClusterClock, now_ns

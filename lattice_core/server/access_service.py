@@ -22,6 +22,7 @@ import grpc
 from lattice_core import tokens
 from lattice_core.errors import Busy, InvalidRequest, LatticeError, NotAllowed, PermissionDenied, Unauthenticated
 from lattice_core.kv import MAX_KEY_BYTES, BatchResult, ClientBatch, access, encode_batch, raise_for_status
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.commands import change_access
 from lattice_core.rpc.errors import from_detail, to_detail
 from lattice_core.rpc.pb import access_pb2, kv_pb2
@@ -57,7 +58,7 @@ class AccessService:
         self._waiting_to_hash = 0
 
     @property
-    def _access(self) -> access.Access:
+    def _access(self) -> Access:
         return self._node.machine.access
 
     async def status(self, _request: access_pb2.AccessStatusRequest, caller: Caller) -> access_pb2.AccessStatusResponse:

@@ -15,7 +15,8 @@ from typing import Final
 
 from lattice_core.errors import PermissionDenied
 from lattice_core.kv import Op, Ops, txn
-from lattice_core.kv.access import ADMIN, LEVELS, READ, WRITE, Access
+from lattice_core.kv.access import ADMIN, LEVELS, READ, WRITE
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.commands import DELETE_RANGE, OPEN_SESSION, TXN, prefix_range
 from lattice_core.server.read_batches import Get, Read
 

@@ -36,9 +36,9 @@ from lattice_core.kv.access import (
     UNASSIGN,
     USER_EXISTS,
     WRITE,
-    Access,
     Change,
 )
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.commands import change_access, open_session_for
 from lattice_core.kv.successor import succeed
 

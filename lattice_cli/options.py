@@ -84,7 +84,7 @@ class Globals:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout)
+        return Client(self.endpoints, timeout=self.timeout, tracing=traces())
 
 
 def common_options(function: F) -> F:
@@ -211,6 +211,11 @@ def _timeout_variable() -> float | None:
             f"LATTICE_TIMEOUT is {text!r}, not a number of seconds above 0", hint="LATTICE_TIMEOUT=5"
         )
     return seconds
+
+
+def traces() -> bool:
+    """Whether LATTICE_TRACE asks for spans of what this command does; for ``lattice start`` it is the same setting."""
+    return os.environ.get("LATTICE_TRACE", "").strip().lower() in ("1", "true", "yes")
 
 
 def as_bytes(argument: str) -> bytes:

@@ -122,6 +122,9 @@ class NodeConfig:
     metrics_addr: str = ""
     """Where /metrics, /healthz and /readyz are served over HTTP; empty: nowhere."""
 
+    trace: bool = False
+    """Take part in OpenTelemetry traces; everything about them is set by the standard `OTEL_*` variables."""
+
     log_level: str = "info"
     """The least severe events that are logged, on stderr."""
 

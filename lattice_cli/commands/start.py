@@ -37,6 +37,7 @@ from lattice_cli.options import common_options
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.option("--metrics-addr", metavar="H:P", help="Serve /metrics, /healthz and /readyz there. [default: nowhere]")
+@click.option("--trace", is_flag=True, default=None, help="OpenTelemetry traces, exported as OTEL_* variables say.")
 @click.option("--heartbeat-ms", type=int, metavar="MS", help="[default: 100]")
 @click.option("--election-timeout-min-ms", type=int, metavar="MS", help="[default: 500]")
 @click.option("--election-timeout-max-ms", type=int, metavar="MS", help="[default: 1000]")
@@ -50,7 +51,7 @@ from lattice_cli.options import common_options
 @common_options
 @rich_click.option_panel("Timing, logs and metrics", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
-    "--metrics-addr",
+    "--metrics-addr", "--trace",
 ])  # fmt: skip
 def start(config_file: Path | None, **flags: Any) -> int:
     """Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.

@@ -83,18 +83,29 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tracing: bool = False,
     ) -> None:
         """Does not connect: the first operation does.
 
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
+        variables say; needs the extra ``lattice-kv[otel]``.
         """
         if not 1 <= max_batches_in_flight <= 256:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
         self._book = AddressBook(parse_endpoints(endpoints))
-        self._engine = Engine(self._book, window=max_batches_in_flight)
+        kind = Engine
+        if tracing:
+            from lattice_core.tracing import require
+
+            require()
+            from lattice_core.client.tracing import TracedEngine
+
+            kind = TracedEngine
+        self._engine = kind(self._book, window=max_batches_in_flight)
 
     async def __aenter__(self) -> Self:
         return self

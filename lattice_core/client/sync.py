@@ -62,9 +62,12 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
-        self._async = AsyncClient(endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight)
+        self._async = AsyncClient(
+            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tracing=tracing
+        )
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False

@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import grpc
 
@@ -43,6 +43,16 @@ Receive = Callable[[NodeId, Sequence[Message]], None]
 """Gets a whole envelope's messages from one peer. May raise MalformedMessage to have the stream closed."""
 
 
+class EntryTracer(Protocol):
+    """Who knows which entries hold traced batches (lattice_core/server/tracing.py)."""
+
+    def outgoing(self, messages: Sequence[Message]) -> Iterable[raft_pb2.TracedEntry]:
+        """What to say of the entries in these messages."""
+
+    def incoming(self, marks: Iterable[raft_pb2.TracedEntry]) -> None:
+        """Said of the entries in messages that are about to be received."""
+
+
 class StreamEnded(Exception):
     """The other side closed the stream in good order."""
 
@@ -57,6 +67,7 @@ class PeerLink:
         directory: PeerDirectory,
         receive: Receive,
         on_unreachable: Callable[[NodeId], None],
+        tracer: EntryTracer | None = None,
     ) -> None:
         self.peer = peer
         self.addr = addr
@@ -66,6 +77,7 @@ class PeerLink:
         self._directory = directory
         self._receive = receive
         self._on_unreachable = on_unreachable
+        self._tracer = tracer
         self._outbox = Outbox(lambda: on_unreachable(peer))
         self._nudge = asyncio.Event()
         self._channel: grpc.aio.Channel | None = None
@@ -165,7 +177,7 @@ class PeerLink:
                 self.down_since = None
                 log.debug("stream to %s (%s) is up", self._directory.name_of(self.peer), self.addr)
                 await until_first_ends(
-                    write_envelopes(self._outbox, call.write),
+                    write_envelopes(self._outbox, call.write, self._tracer),
                     read_envelopes(self.peer, call.read, self._receive),
                 )
                 raise StreamEnded
@@ -226,26 +238,33 @@ async def greet(peer: NodeId, addr: str, directory: PeerDirectory, timeout_secon
         return False
 
 
-async def write_envelopes(outbox: Outbox, write: Callable[[bytes], Any]) -> None:
+async def write_envelopes(outbox: Outbox, write: Callable[[bytes], Any], tracer: EntryTracer | None = None) -> None:
     """Everything that waits goes out together, for as long as the stream lives. Never returns."""
     while True:
         await outbox.wait()
         messages = outbox.take()
         if messages:
             envelope = raft_pb2.Envelope(messages=[to_pb(message) for message in messages])
+            if tracer is not None:
+                envelope.traces.extend(tracer.outgoing(messages))
             await write(envelope.SerializeToString())
 
 
-async def read_envelopes(peer: NodeId, read: Callable[[], Any], receive: Receive) -> None:
+async def read_envelopes(
+    peer: NodeId, read: Callable[[], Any], receive: Receive, tracer: EntryTracer | None = None
+) -> None:
     """Hand on each envelope's messages; returns at the end of the stream. Raises MalformedMessage."""
     while True:
         data = await read()
         if data is EOF:
             return
-        messages = decode_messages(decode_envelope(data).messages)
+        envelope = decode_envelope(data)
+        messages = decode_messages(envelope.messages)
         for message in messages:
             if message.sender != peer:
                 raise MalformedMessage(f"a message of {message.sender:016x} on the stream of {peer:016x}")
+        if tracer is not None:
+            tracer.incoming(envelope.traces)
         receive(peer, messages)
 
 

@@ -24,6 +24,7 @@ from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope
 from lattice_core.rpc.link import (
     HELLO_TIMEOUT_SECONDS,
+    EntryTracer,
     PeerLink,
     Receive,
     describe,
@@ -67,7 +68,9 @@ class PeerTransport:
         directory: PeerDirectory,
         receive: Receive,
         on_unreachable: Callable[[NodeId], None],
+        tracer: EntryTracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._directory = directory
         self._receive = receive
         self._on_unreachable = on_unreachable
@@ -103,7 +106,7 @@ class PeerTransport:
                 self._inbound[peer].over.set()
         for peer, addr in wanted.items():
             if peer not in self._links:
-                link = PeerLink(peer, addr, self._directory, self._receive, self._on_unreachable)
+                link = PeerLink(peer, addr, self._directory, self._receive, self._on_unreachable, self._tracer)
                 self._links[peer] = link
                 link.start()
 
@@ -223,7 +226,7 @@ class PeerTransport:
 
     async def _read(self, peer: NodeId, context: Any) -> None:
         await self._opened.wait()
-        await read_envelopes(peer, context.read, self._receive)
+        await read_envelopes(peer, context.read, self._receive, self._tracer)
 
     async def _greet(self, context: Any) -> PeerInfo:
         """The peer's hello, checked. Raises HelloRefused."""

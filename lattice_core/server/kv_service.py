@@ -61,6 +61,7 @@ from lattice_core.server.read_batches import (
     key_value_to_pb,
 )
 from lattice_core.server.reads import Answers
+from lattice_core.server.tracing import traceparent_of_call
 from lattice_core.server.txn_messages import request_to_op, result_to_pb
 
 MAX_STREAM_REQUESTS = 1024
@@ -94,6 +95,7 @@ class KVService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.tracer = node.tracer
         self.draining = False
 
     def refusal(self) -> kv_pb2.ErrorDetail | None:
@@ -247,14 +249,18 @@ class KVService:
         await self._refuse_if_draining(context)
         identity = request.identity if request is not None and request.HasField("identity") else None
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        commands = encode_batch([op])
+        reply: Reply = lambda outcome: _settle(done, outcome)  # noqa: E731
+        if self.tracer is not None:
+            reply = self.tracer.writing(traceparent_of_call(context), len(commands), reply)
         self.write(
             ClientBatch(
                 identity.session_id if identity is not None else 0,
                 identity.sequence if identity is not None else 0,
                 identity.acknowledged_below if identity is not None else 0,
-                encode_batch([op]),
+                commands,
             ),
-            lambda outcome: _settle(done, outcome),
+            reply,
             self.caller(context),
         )
         return await self._result_of(done, context)
@@ -275,8 +281,10 @@ class KVService:
         except LatticeError as error:
             await abort(context, to_detail(error))
         done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
-        caller = self.caller(context)
-        self.read(reads, request.consistency, lambda answers: _settle(done, answers), max_stale_seconds, caller)
+        reply: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: _settle(done, answers)  # noqa: E731
+        if self.tracer is not None:
+            reply = self.tracer.reading(traceparent_of_call(context), request.consistency, 1, reply)
+        self.read(reads, request.consistency, reply, max_stale_seconds, self.caller(context))
         answers = await done
         if isinstance(answers, kv_pb2.ErrorDetail):
             await abort(context, answers)
@@ -316,6 +324,7 @@ class _SessionStream:
     def __init__(self, service: KVService, caller: Caller) -> None:
         self._service = service
         self._caller = caller
+        self._tracer = service.tracer
         self._answers: deque[tuple[kv_pb2.SessionResponse, int]] = deque()
         self._has_answers = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -367,9 +376,12 @@ class _SessionStream:
         match request.WhichOneof("body"):
             case "write":
                 batch = request.write
+                reply: Reply = lambda outcome: self._written(request_id, size, outcome)  # noqa: E731
+                if self._tracer is not None and batch.traceparent:
+                    reply = self._tracer.writing(batch.traceparent, len(batch.commands), reply)
                 self._service.write(
                     ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands),
-                    lambda outcome: self._written(request_id, size, outcome),
+                    reply,
                     self._caller,
                 )
             case "read":
@@ -379,13 +391,13 @@ class _SessionStream:
                 except LatticeError as error:
                     self._answer_error(request_id, size, to_detail(error))
                     return
-                self._service.read(
-                    reads,
-                    request.read.consistency,
-                    lambda answers: self._have_read(request_id, size, answers),
-                    max_stale_seconds,
-                    self._caller,
+                answer: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: self._have_read(  # noqa: E731
+                    request_id, size, answers
                 )
+                if self._tracer is not None and request.read.traceparent:
+                    traceparent = request.read.traceparent
+                    answer = self._tracer.reading(traceparent, request.read.consistency, len(reads), answer)
+                self._service.read(reads, request.read.consistency, answer, max_stale_seconds, self._caller)
             case "open":
                 self._service.propose_session(lambda outcome: self._opened(request_id, size, outcome), self._caller)
             case "close":

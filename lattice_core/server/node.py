@@ -48,6 +48,7 @@ from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
+from lattice_core.server.tracing import NodeTracer
 from lattice_core.storage.errors import DiskFull
 
 log = logging.getLogger("lattice.node")
@@ -64,11 +65,12 @@ class Node:
     ``failed`` is done, with the reason, when the node cannot go on; whoever runs it must then end it.
     """
 
-    def __init__(self, config: NodeConfig, opened: OpenedNode) -> None:
+    def __init__(self, config: NodeConfig, opened: OpenedNode, tracer: NodeTracer | None = None) -> None:
         self.config = config
         self._opened = opened
         self._started_ns = now_ns()
         self.metrics = NodeMetrics()
+        self.tracer = tracer
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LatticeError] = loop.create_future()
         identity = opened.identity
@@ -102,7 +104,7 @@ class Node:
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
         self.gate = Gate(self, clock, config.data_dir, self.metrics)
-        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics)
+        self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics, self.tracer)
         self.proposals = Proposals(
             self.core,
             clock,
@@ -111,6 +113,7 @@ class Node:
             max_pending_bytes=config.max_pending_bytes,
             max_entry_bytes=config.max_entry_bytes,
             metrics=self.metrics,
+            tracer=self.tracer,
         )
         self.reads = Reads(
             self.core,
@@ -122,7 +125,7 @@ class Node:
             leases_by_default=config.read_mode == "lease",
         )
         self.applier = Applier(self.machine, self.proposals, clock)
-        self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable)
+        self.transport = PeerTransport(self.peers, self.loop.receive, self.loop.unreachable, self.tracer)
         self.membership = Membership(
             config,
             self.core,
@@ -216,6 +219,8 @@ class Node:
         await self.snapshots.close()
         await self.transport.close()
         await self.storage.stop()
+        if self.tracer is not None:
+            self.tracer.close()
 
     async def hand_over(self, timeout_seconds: float) -> None:
         """If this node leads, try to have another voter lead. Returns when that is done or hopeless."""

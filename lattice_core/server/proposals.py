@@ -30,6 +30,7 @@ from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.clock import ClusterClock
 from lattice_core.server.hints import Hints
 from lattice_core.server.metrics import NodeMetrics
+from lattice_core.server.tracing import NodeTracer
 
 BATCH_OVERHEAD_BYTES = 512
 """What a waiting batch is charged beyond its commands: its objects here, its frame in the entry."""
@@ -89,6 +90,7 @@ class Proposals:
         max_pending_bytes: int,
         max_entry_bytes: int,
         metrics: NodeMetrics | None = None,
+        tracer: NodeTracer | None = None,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -97,6 +99,7 @@ class Proposals:
         self._max_pending_bytes = max_pending_bytes
         self._max_entry_bytes = max_entry_bytes
         self._metrics = metrics if metrics is not None else NodeMetrics()
+        self._tracer = tracer
         self._waiting: list[Proposal] = []
         self._undecided: dict[int, _Undecided] = {}
         # Invariant: the sizes of all proposals that have not had their reply.
@@ -165,6 +168,8 @@ class Proposals:
             self._undecided[index] = _Undecided(term, payload, group)
             self._metrics.entries_proposed += 1
             self._metrics.bytes_proposed += len(encoded)
+            if self._tracer is not None:
+                self._tracer.proposed(index, term, group)
 
     # -- what became of them ----------------------------------------------------------------------
 

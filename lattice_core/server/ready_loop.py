@@ -34,6 +34,7 @@ from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
 from lattice_core.server.round_trips import RoundTrips
 from lattice_core.server.storage_thread import StorageThread
+from lattice_core.server.tracing import NodeTracer
 
 log = logging.getLogger("lattice.node")
 
@@ -76,8 +77,10 @@ class ReadyLoop:
         on_event: Callable[[Event], None],
         on_fatal: Callable[[BaseException], None],
         metrics: NodeMetrics | None = None,
+        tracer: NodeTracer | None = None,
     ) -> None:
         self.core = core
+        self._tracer = tracer
         self._metrics = metrics if metrics is not None else NodeMetrics()
         self._round_trips = RoundTrips(self._metrics.round_trip_seconds)
         self.proposals: Proposals
@@ -158,6 +161,8 @@ class ReadyLoop:
         """The storage thread has these on disk: their messages may go, and the core may count on them."""
         if self._stopped:
             return
+        if self._tracer is not None:
+            self._tracer.durable(units)
         for unit in units:
             if unit.messages:
                 self.transport.send(unit.messages)
@@ -238,6 +243,8 @@ class ReadyLoop:
             if ready.persist is not None:
                 self.storage.submit(ready.persist)
             applier.add(ready.committed)
+            if self._tracer is not None:
+                self._tracer.committed(ready.committed)
             if not sliced:
                 sliced = True  # one slice in a pass: then other input has its turn
                 self._apply(now)
@@ -256,6 +263,8 @@ class ReadyLoop:
             index = self.applier.applied_index
             self.core.applied(index, now)
             self.reads.applied(index)
+            if self._tracer is not None:
+                self._tracer.applied(index)
 
     def _send(self, messages: Sequence[Message]) -> None:
         if any(type(message) is InstallSnapshot for message in messages):

@@ -35,6 +35,7 @@ from lattice_core.server.kv_service import KVService
 from lattice_core.server.measured_calls import MeasuredHandlers
 from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
+from lattice_core.server.tracing import tracer_for
 from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import FileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
@@ -76,8 +77,9 @@ class RunningNode:
     async def start(self) -> None:
         """Open the directory, take the ports, take part. On an error everything is given back."""
         try:
+            tracer = tracer_for(self.config)  # before anything is made that would stay
             self._opened = await self._open()
-            self.node = Node(self.config, self._opened)
+            self.node = Node(self.config, self._opened, tracer)
             self._kv = KVService(self.node)
             self._require_ports()
             services = (

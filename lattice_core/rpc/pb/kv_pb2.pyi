@@ -110,16 +110,18 @@ class SessionResponse(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., write: _Optional[_Union[WriteResults, _Mapping]] = ..., read: _Optional[_Union[ReadResults, _Mapping]] = ..., open: _Optional[_Union[OpenSessionResponse, _Mapping]] = ..., close: _Optional[_Union[CloseSessionResponse, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class WriteBatch(_message.Message):
-    __slots__ = ("session_id", "sequence", "acknowledged_below", "commands")
+    __slots__ = ("session_id", "sequence", "acknowledged_below", "commands", "traceparent")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_BELOW_FIELD_NUMBER: _ClassVar[int]
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     sequence: int
     acknowledged_below: int
     commands: bytes
-    def __init__(self, session_id: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged_below: _Optional[int] = ..., commands: _Optional[bytes] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, session_id: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged_below: _Optional[int] = ..., commands: _Optional[bytes] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class WriteResults(_message.Message):
     __slots__ = ("results",)
@@ -128,14 +130,16 @@ class WriteResults(_message.Message):
     def __init__(self, results: _Optional[bytes] = ...) -> None: ...
 
 class ReadBatch(_message.Message):
-    __slots__ = ("consistency", "reads", "max_stale_seconds")
+    __slots__ = ("consistency", "reads", "max_stale_seconds", "traceparent")
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     MAX_STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     consistency: Consistency
     reads: bytes
     max_stale_seconds: float
-    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., reads: _Optional[bytes] = ..., max_stale_seconds: _Optional[float] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., reads: _Optional[bytes] = ..., max_stale_seconds: _Optional[float] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ReadResults(_message.Message):
     __slots__ = ("results", "revision", "stale_seconds")

@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Two test processes at a time: CI has two cores. make unit WORKERS=0 runs them one after the other, in this process.
+# Tests of one file share a cluster of real processes, so they stay together.
+WORKERS ?= 2
+
 # Where this is set, every process would compile all of Lattice anew before it does anything: half a second of CPU for
 # each node that a test or the demo starts, and as much as everything else for a command that runs once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,10 +52,10 @@ check: $(VENV)/.dev ## ruff, mypy strict, import-linter, generated code and page
 	$(BIN)/python tools/reference.py --check
 
 unit: $(VENV)/.dev compiled ## Tests within one process, simulator's fixed set included
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster" -n $(WORKERS) --dist worksteal
 
 cluster: $(VENV)/.dev compiled ## Tests with real server processes on loopback
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m cluster -n $(WORKERS) --dist loadfile
 
 sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
 	$(BIN)/lattice sim --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)

@@ -189,8 +189,6 @@ def test_save_says_that_it_wrote_over_what_a_killed_save_had_left(lattice: Latti
 def test_a_log_of_any_length_is_shown_without_being_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = 40_000
-
     def long_log(fs: object, directory: str) -> Iterator[Finding]:
         yield SegmentFound("1.wal", 1, None)
         for number in range(count):
@@ -200,6 +198,9 @@ def test_a_log_of_any_length_is_shown_without_being_held_in_memory(
     monkeypatch.setattr("lattice_core.storage.inspect.inspect_log", long_log)
     (tmp_path / "0000000000000001-0000000000000001.wal").touch()
     for arguments in (["-o", "json"], ["--records"], ["-o", "raw"], ["-o", "table"]):
+        count = 10
+        assert run(["wal", "inspect", str(tmp_path), *arguments]) == 0  # what it imports does not count
+        count = 10_000
         tracemalloc.start()
         try:
             assert run(["wal", "inspect", str(tmp_path), *arguments]) == 0

@@ -1,9 +1,9 @@
-"""Puts the helpers beside the tests on the path; clusters as fixtures; logs of failed tests; figures at the end."""
+"""Puts the helpers beside the tests on the path; clusters as fixtures; logs of failed tests."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from processes import LIVE, LocalCluster
-
-_FIGURES: list[str] = []
 
 
 @pytest.fixture
@@ -59,23 +57,6 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Shared]:
 def shared(_shared: _Shared) -> LocalCluster:
     """Three members for tests that leave them as they found them: healthy, under the same identities."""
     return _shared.healthy()
-
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Tell something that was measured and is not asserted: shown after the run."""
-
-    def tell(text: str) -> None:
-        _FIGURES.append(f"{request.node.name}: {text}")
-
-    return tell
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _FIGURES:
-        terminalreporter.section("figures of the cluster tests")
-        for line in _FIGURES:
-            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

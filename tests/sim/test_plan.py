@@ -55,9 +55,13 @@ def test_membership_can_be_chosen_and_without_changes_the_rest_of_the_plan_is_as
 
 def test_no_more_bits_flip_than_a_quorum_can_repair() -> None:
     """Where members come and go the nemesis looks before it strikes; see test_membership.py."""
-    for seed in range(200):
-        plan = Plan.from_seed(seed, hours=0.5, membership="off")
-        assert sum(fault.kind == "bit-flip" for fault in plan.faults) <= (plan.nodes - 1) // 2
+    at_the_bound = 0
+    for seed in range(60):
+        plan = Plan.from_seed(seed, hours=0.25, membership="off")
+        flips, bound = sum(fault.kind == "bit-flip" for fault in plan.faults), (plan.nodes - 1) // 2
+        assert flips <= bound
+        at_the_bound += flips == bound > 0
+    assert at_the_bound >= 10
 
 
 def test_a_plan_of_before_membership_changes_is_still_read() -> None:

@@ -59,7 +59,7 @@ def test_an_unknown_bug_is_refused_with_one_line() -> None:
 
 def test_a_failing_plan_is_shrunk_and_still_fails_when_it_is_read_back() -> None:
     plan = Plan.from_seed(TABLE["commit-own-last-index"]["seed"], hours=0.02, plant="commit-own-last-index")
-    smaller, report = shrink(plan, budget_seconds=20)
+    smaller, report = shrink(plan, budget_seconds=6)
     assert report.failed
     assert len(smaller.faults) < len(plan.faults)
     assert smaller.duration_ms < plan.duration_ms

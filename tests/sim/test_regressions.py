@@ -40,12 +40,12 @@ def _appends_for_each_entry(plan: Plan) -> float:
 REORDERING = Plan(
     seed=1,
     nodes=3,
-    duration_ms=30_000,
+    duration_ms=10_000,
     settings=Settings(max_append_bytes=1, max_inflight_appends=64, snapshot_entries=0),
     network=Network(delay_min_us=1000, delay_mean_us=1500, drop=0.01, duplicate=0.05, late_copies=0.0),
     workload=Workload(clients=6, think_ms=30),
     clocks=(Clock(), Clock(), Clock()),
-    faults=(Fault(8_000, "isolate", 3, for_ms=4000), Fault(20_000, "isolate", 2, for_ms=4000)),
+    faults=(Fault(3_000, "isolate", 3, for_ms=3000),),
 )
 """One entry a message on links that reorder, and a follower that has much to catch up."""
 

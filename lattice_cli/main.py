@@ -30,6 +30,7 @@ COMMANDS = {
     "wal": "lattice_cli.commands.wal:wal",
     "recover": "lattice_cli.commands.recover:recover",
     "bench": "lattice_cli.commands.bench:bench",
+    "doctor": "lattice_cli.commands.doctor:doctor",
     "top": "lattice_cli.commands.top:top",
     "sim": "lattice_cli.commands.sim:sim",
     "verify": "lattice_cli.commands.verify:verify",
@@ -94,7 +95,7 @@ class LazyGroup(Group):
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )
-@rich_click.command_panel("Watch it", commands=["top"])
+@rich_click.command_panel("Watch it", commands=["doctor", "top"])
 @rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
 @rich_click.command_panel("Your side", commands=["context", "completion"])
 @common_options

@@ -29,3 +29,22 @@ def json_bytes(data: bytes) -> str | dict[str, str]:
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration in the unit that people would use: 85 us, 1.4 ms, 230 ms, 1.2 s."""
+    for size, unit in ((1e-6, "us"), (1e-3, "ms")):
+        if seconds < 1000 * size:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 and unit != "us" else f"{value:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def bytes_text(count: int) -> str:
+    """A size in the unit that people would use: 512 B, 4 KiB, 1.5 GiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, Batch
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MemberReport,
         MembershipChanged,
         NodeStatus,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
-    from lattice_core.client.counters import NodeCounters, PeerProgress
+    from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
         Comparison,
@@ -71,7 +72,7 @@ __getattr__ = lazy_names(
         "lattice_core.client.aio": ("AsyncClient", "DEFAULT_ENDPOINT", "DEFAULT_TIMEOUT_SECONDS"),
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
-        "lattice_core.client.counters": ("NodeCounters", "PeerProgress"),
+        "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
             "Comparison",
@@ -87,6 +88,7 @@ __getattr__ = lazy_names(
         ),
         "lattice_core.client.cluster_types": (
             "ClusterStatus",
+            "Examined",
             "MemberReport",
             "MembershipChanged",
             "NodeStatus",
@@ -123,10 +125,12 @@ __all__ = [
     "Consistency",
     "Data",
     "DeleteResult",
+    "Examined",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
     "NodeCounters",
+    "NodeDetails",
     "NodeStatus",
     "PeerProgress",
     "PutManyResult",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MembershipChanged,
         NodeStatus,
         SnapshotSaved,
@@ -370,6 +371,15 @@ class AsyncClient:
         from lattice_core.client import cluster
 
         return await cluster.cluster_status(self._book, self.timeout if timeout is None else timeout)
+
+    async def examine(self, addresses: Iterable[str] = (), *, timeout: float | None = None) -> tuple[Examined, ...]:
+        """Each of these client addresses (none: those the client was made with), asked by itself a few times in a
+        row: its status with details, round trips from here, how far its clock is off. Raises nothing: what cannot be
+        reached says why."""
+        from lattice_core.client import examine
+
+        seconds = self.timeout if timeout is None else timeout
+        return await examine.examine(tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

@@ -33,7 +33,7 @@ from lattice_core.client.cluster_types import (
     SnapshotTaken,
     Transfer,
 )
-from lattice_core.client.counters import counters_from_pb, progress_from_pb
+from lattice_core.client.counters import counters_from_pb, details_from_pb, progress_from_pb
 from lattice_core.errors import (
     InvalidRequest,
     LatticeError,
@@ -77,7 +77,7 @@ async def node_status(book: AddressBook, timeout: float) -> NodeStatus:
         status: raft_pb2.MemberStatus = await stub.NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=seconds)
         return status
 
-    return _node(await _ask(book, call, timeout, what="status"))
+    return node_from_pb(await _ask(book, call, timeout, what="status"))
 
 
 async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
@@ -397,7 +397,7 @@ def _member(
         learner=report.learner,
         reachable=report.reachable,
         unreachable_seconds=away,
-        status=_node(report.status) if report.HasField("status") else None,
+        status=node_from_pb(report.status) if report.HasField("status") else None,
         promotes=promotion is not None,
         replaces=names.get(promotion.replaces) if promotion is not None and promotion.HasField("replaces") else None,
         lag=max(0, last_index - progress.match_index) if progress is not None else None,
@@ -406,7 +406,7 @@ def _member(
     )
 
 
-def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
+def node_from_pb(status: raft_pb2.MemberStatus) -> NodeStatus:
     return NodeStatus(
         cluster_id=status.cluster_id,
         node_id=status.node_id,
@@ -430,4 +430,5 @@ def _node(status: raft_pb2.MemberStatus) -> NodeStatus:
         uptime_seconds=status.uptime_seconds,
         counters=counters_from_pb(status.counters) if status.HasField("counters") else None,
         progress=tuple(map(progress_from_pb, status.progress)),
+        details=details_from_pb(status.details) if status.HasField("details") else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lattice_core.client.counters import NodeCounters, PeerProgress
+from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
 from lattice_core.errors import LatticeError
 
 
@@ -38,6 +38,8 @@ class NodeStatus:
     """None: it is of a version that does not tell."""
     progress: tuple[PeerProgress, ...] = ()
     """A leader's view of the others."""
+    details: NodeDetails | None = None
+    """Only where they were asked for: :meth:`AsyncClient.examine`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +164,19 @@ class Transfer:
     new_leader: str
     term: int
     milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What one address has answered, asked from here a few times in a row."""
+
+    address: str
+    status: NodeStatus | None
+    """The last answer; None: it did not answer, and ``error`` says why."""
+    error: str | None
+    round_trips: tuple[float, ...] = ()
+    """Seconds; of a call that has the member write its whole status, so an upper bound for the network's."""
+    clock_offset_seconds: float | None = None
+    """How far its wall clock is ahead of this machine's, by the quickest answer."""
+    clock_error_seconds: float | None = None
+    """How wrong that may be, either way: half of that answer's round trip."""

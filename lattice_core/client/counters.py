@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lattice_core.histogram import HistogramReading
 from lattice_core.rpc.pb import raft_pb2
@@ -52,6 +53,42 @@ class PeerProgress:
     round_trip: HistogramReading | None
     """Of heartbeats since the leader was started; None: none was answered yet."""
     inflight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDetails:
+    """How a member is set up and what it runs on. None: its system does not say."""
+
+    wall_clock_seconds: float
+    heartbeat_ms: int
+    election_timeout_min_ms: int
+    election_timeout_max_ms: int
+    open_descriptors: int | None
+    descriptor_limit: int | None
+    disk_bytes: int | None
+    data_dir: str
+    snapshot_age_seconds: float | None
+    snapshot_bytes: int | None
+    snapshots_failed: int
+
+
+def details_from_pb(details: raft_pb2.NodeDetails) -> NodeDetails:
+    def known(name: str) -> Any:
+        return getattr(details, name) if details.HasField(name) else None
+
+    return NodeDetails(
+        wall_clock_seconds=details.wall_clock_seconds,
+        heartbeat_ms=details.heartbeat_ms,
+        election_timeout_min_ms=details.election_timeout_min_ms,
+        election_timeout_max_ms=details.election_timeout_max_ms,
+        open_descriptors=known("open_descriptors"),
+        descriptor_limit=known("descriptor_limit"),
+        disk_bytes=known("disk_bytes"),
+        data_dir=details.data_dir,
+        snapshot_age_seconds=known("snapshot_age_seconds"),
+        snapshot_bytes=known("snapshot_bytes"),
+        snapshots_failed=details.snapshots_failed,
+    )
 
 
 def counters_from_pb(counters: raft_pb2.NodeCounters) -> NodeCounters:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lattice_core.client.bulk import Batch, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
+        Examined,
         MembershipChanged,
         NodeStatus,
         SnapshotSaved,
@@ -276,6 +277,10 @@ class Client:
     def cluster_status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Every member, the unreachable included. Raises Unavailable if no member answers."""
         return self._wait(self._async.cluster_status(timeout=timeout))
+
+    def examine(self, addresses: Iterable[str] = (), *, timeout: float | None = None) -> tuple[Examined, ...]:
+        """Each of these addresses asked by itself. See :meth:`AsyncClient.examine`."""
+        return self._wait(self._async.examine(addresses, timeout=timeout))
 
     def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership over, and wait for it. See :meth:`AsyncClient.transfer_leader`."""

@@ -17,6 +17,7 @@ from lattice_core.rpc.errors import to_detail
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.rpc.snapshot_stream import PIECE_BYTES, PIECE_PAUSE_SECONDS
 from lattice_core.server.access import Need
+from lattice_core.server.details import node_details
 from lattice_core.server.kv_service import abort
 from lattice_core.server.membership_requests import MembershipRequests
 from lattice_core.server.node import Node
@@ -40,8 +41,14 @@ class ClusterService:
         self._changes = MembershipRequests(node)
         self._saving = 0
 
-    async def node_status(self, _request: cluster_pb2.NodeStatusRequest, _context: Any) -> raft_pb2.MemberStatus:
-        return await self._node.status()
+    async def node_status(self, request: cluster_pb2.NodeStatusRequest, _context: Any) -> raft_pb2.MemberStatus:
+        # First what takes a thread: the clock is to be read just before the answer leaves.
+        details = await node_details(self._node) if request.details else None
+        status = await self._node.status()
+        if details is not None:
+            details.wall_clock_seconds = time.time()
+            status.details.CopyFrom(details)
+        return status
 
     async def cluster_status(
         self, request: cluster_pb2.ClusterStatusRequest, _context: Any

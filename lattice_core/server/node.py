@@ -452,6 +452,10 @@ class Node:
         """What the log takes up on the disk."""
         return self._opened.wal.size_bytes
 
+    @property
+    def data_dir(self) -> str:
+        return self._opened.directory.path
+
     def free_bytes(self) -> int:
         """Room on the data directory's disk. Raises StorageFailed, OSError."""
         return self._opened.fs.free_bytes(self._opened.directory.path)

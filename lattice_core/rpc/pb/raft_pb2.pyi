@@ -301,7 +301,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "name", "client_addr", "peer_addr", "role", "voter", "term", "leader_id", "commit_index", "applied_index", "last_index", "snapshot_index", "version", "revision", "state_hash", "incarnation", "configuration", "configuration_index", "log_bytes", "keys", "sessions", "uptime_seconds", "progress", "counters")
+    __slots__ = ("cluster_id", "node_id", "name", "client_addr", "peer_addr", "role", "voter", "term", "leader_id", "commit_index", "applied_index", "last_index", "snapshot_index", "version", "revision", "state_hash", "incarnation", "configuration", "configuration_index", "log_bytes", "keys", "sessions", "uptime_seconds", "progress", "counters", "details")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +327,7 @@ class MemberStatus(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     node_id: int
     name: str
@@ -352,7 +353,34 @@ class MemberStatus(_message.Message):
     uptime_seconds: float
     progress: _containers.RepeatedCompositeFieldContainer[PeerProgress]
     counters: NodeCounters
-    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ..., counters: _Optional[_Union[NodeCounters, _Mapping]] = ...) -> None: ...
+    details: NodeDetails
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ..., counters: _Optional[_Union[NodeCounters, _Mapping]] = ..., details: _Optional[_Union[NodeDetails, _Mapping]] = ...) -> None: ...
+
+class NodeDetails(_message.Message):
+    __slots__ = ("wall_clock_seconds", "heartbeat_ms", "election_timeout_min_ms", "election_timeout_max_ms", "open_descriptors", "descriptor_limit", "disk_bytes", "data_dir", "snapshot_age_seconds", "snapshot_bytes", "snapshots_failed")
+    WALL_CLOCK_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
+    ELECTION_TIMEOUT_MIN_MS_FIELD_NUMBER: _ClassVar[int]
+    ELECTION_TIMEOUT_MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOTS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    wall_clock_seconds: float
+    heartbeat_ms: int
+    election_timeout_min_ms: int
+    election_timeout_max_ms: int
+    open_descriptors: int
+    descriptor_limit: int
+    disk_bytes: int
+    data_dir: str
+    snapshot_age_seconds: float
+    snapshot_bytes: int
+    snapshots_failed: int
+    def __init__(self, wall_clock_seconds: _Optional[float] = ..., heartbeat_ms: _Optional[int] = ..., election_timeout_min_ms: _Optional[int] = ..., election_timeout_max_ms: _Optional[int] = ..., open_descriptors: _Optional[int] = ..., descriptor_limit: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., data_dir: _Optional[str] = ..., snapshot_age_seconds: _Optional[float] = ..., snapshot_bytes: _Optional[int] = ..., snapshots_failed: _Optional[int] = ...) -> None: ...
 
 class NodeCounters(_message.Message):
     __slots__ = ("elections_started", "leader_changes", "write_operations", "write_batches_failed", "linearizable_reads", "lease_reads", "stale_reads", "read_batches_failed", "held_up", "fsync", "write_batches", "read_batches", "pending_write_bytes", "fsync_stalled_seconds", "disk_full", "disk_free_bytes", "memory_bytes", "cpu_seconds", "not_ready")

@@ -46,6 +46,7 @@ from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.kv.commands import DELETE, DELETE_RANGE, PUT, Op
 
 if TYPE_CHECKING:
+    from lattice_core.client.access_api import AsyncAccess
     from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
@@ -84,6 +85,7 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        token: str | None = None,
         tracing: bool = False,
     ) -> None:
         """Does not connect: the first operation does.
@@ -91,6 +93,7 @@ class AsyncClient:
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``token``: what proves who the client is, for a cluster whose access control is enabled.
         ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
         variables say; needs the extra ``lattice-kv[otel]``.
         """
@@ -98,6 +101,7 @@ class AsyncClient:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
         self._book = AddressBook(parse_endpoints(endpoints))
+        self._book.token = token
         kind = Engine
         if tracing:
             from lattice_core.tracing import require
@@ -358,6 +362,15 @@ class AsyncClient:
             for kv in page.kvs:
                 yield kv
 
+    # -- access control -----------------------------------------------------------------------------
+
+    @property
+    def access(self) -> AsyncAccess:
+        """Users, roles and tokens."""
+        from lattice_core.client.access_api import AsyncAccess
+
+        return AsyncAccess(self._book, self.timeout)
+
     # -- the cluster --------------------------------------------------------------------------------
 
     async def node_status(self, *, timeout: float | None = None) -> NodeStatus:
@@ -379,7 +392,7 @@ class AsyncClient:
         from lattice_core.client import examine
 
         seconds = self.timeout if timeout is None else timeout
-        return await examine.examine(tuple(addresses) or self._book.given, seconds)
+        return await examine.examine(tuple(addresses) or self._book.given, seconds, self._book.token)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

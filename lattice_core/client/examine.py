@@ -24,12 +24,12 @@ ROUNDS = 7
 """The first makes the connection warm; of the rest the quickest counts."""
 
 
-async def examine(addresses: Iterable[str], timeout: float) -> tuple[Examined, ...]:
+async def examine(addresses: Iterable[str], timeout: float, token: str | None = None) -> tuple[Examined, ...]:
     """Each address, all at the same time; in the order given."""
-    return tuple(await asyncio.gather(*(_examine(address, timeout) for address in dict.fromkeys(addresses))))
+    return tuple(await asyncio.gather(*(_examine(address, timeout, token) for address in dict.fromkeys(addresses))))
 
 
-async def _examine(address: str, timeout: float) -> Examined:
+async def _examine(address: str, timeout: float, token: str | None) -> Examined:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     try:
@@ -41,7 +41,7 @@ async def _examine(address: str, timeout: float) -> Examined:
         return Examined(address, None, "no answer in time")
     status: NodeStatus | None = None
     samples: list[tuple[float, float]] = []  # round trip, offset
-    stub = cluster_stub(channel)
+    stub = cluster_stub(channel, token)
     request = cluster_pb2.NodeStatusRequest(details=True)
     try:
         for _ in range(ROUNDS):

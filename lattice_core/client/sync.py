@@ -35,6 +35,7 @@ from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
 
 if TYPE_CHECKING:
+    from lattice_core.client.access_api import Access
     from lattice_core.client.bulk import Batch, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
@@ -63,11 +64,12 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        token: str | None = None,
         tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
         self._async = AsyncClient(
-            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tracing=tracing
+            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, token=token, tracing=tracing
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -267,6 +269,15 @@ class Client:
             )
             pages.took(page)
             yield from page.kvs
+
+    # -- access control -----------------------------------------------------------------------------
+
+    @property
+    def access(self) -> Access:
+        """Users, roles and tokens."""
+        from lattice_core.client.access_api import Access
+
+        return Access(self._async.access, self._wait)
 
     # -- the cluster --------------------------------------------------------------------------------
 

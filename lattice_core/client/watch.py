@@ -39,8 +39,9 @@ ATTEMPT_SECONDS = 1.5
 class StatusWatch:
     """``async with StatusWatch(endpoints) as watch: await watch.ask()``. One event loop's; ask one at a time."""
 
-    def __init__(self, endpoints: str | Iterable[str]) -> None:
+    def __init__(self, endpoints: str | Iterable[str], *, token: str | None = None) -> None:
         self._book = AddressBook(parse_endpoints(endpoints))
+        self._book.token = token
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
 
@@ -86,7 +87,7 @@ class StatusWatch:
 
     async def _status(self, channel: grpc.aio.Channel, seconds: float) -> ClusterStatus:
         request = cluster_pb2.ClusterStatusRequest(timeout_seconds=min(MEMBER_SECONDS, seconds / 2))
-        response = await cluster_stub(channel).ClusterStatus(request, timeout=seconds)
+        response = await cluster_stub(channel, self._book.token).ClusterStatus(request, timeout=seconds)
         self._book.learn(member.client_addr for member in response.members)
         return cluster_from_pb(response)
 

@@ -33,12 +33,12 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"context", "endpoints", "timeout", "output", "no_color"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color", "token_file"}
 
 CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
 """What makes a connection, as options and contexts spell it."""
 
-VARIABLES = {"endpoints": "LATTICE_ENDPOINTS"}
+VARIABLES = {"endpoints": "LATTICE_ENDPOINTS", "token_file": "LATTICE_TOKEN_FILE"}
 """What of a connection can be said by a variable. The others' names are those of a node's settings."""
 
 
@@ -53,6 +53,15 @@ class Connection:
     token_file: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
     """For each of these where it comes from: a flag, a variable, a context, or the default."""
+
+    @property
+    def token(self) -> str | None:
+        """What is in the token file. Raises ConfigurationError."""
+        if self.token_file is None:
+            return None
+        from lattice_core.tokens import read_token_file
+
+        return read_token_file(self.token_file)
 
     def values(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.sources}
@@ -78,13 +87,15 @@ class Globals:
     def endpoints(self) -> str:
         return self.connection.endpoints
 
-    def client(self) -> Client:
-        """A client of the cluster meant. To be closed."""
+    def client(self, *, anonymous: bool = False) -> Client:
+        """A client of the cluster meant. To be closed. ``anonymous``: without its token, which may be of no use yet."""
         # gRPC's C core would write lines of its own to stderr when a connection breaks.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout, tracing=traces())
+        return Client(
+            self.endpoints, timeout=self.timeout, token=None if anonymous else self.connection.token, tracing=traces()
+        )
 
 
 def common_options(function: F) -> F:
@@ -101,6 +112,11 @@ def common_options(function: F) -> F:
             metavar="NAME",
             shell_complete=_complete_context,
             help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
+        ),
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            help="Where the token is that proves who you are, if access control is enabled. [env: LATTICE_TOKEN_FILE]",
         ),
         click.option(
             "--timeout",
@@ -126,7 +142,7 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--context", "--timeout", "--output", "--no-color"]
+        "Global options", options=["--endpoints", "--context", "--token-file", "--timeout", "--output", "--no-color"]
     )
     return own(common(function))
 

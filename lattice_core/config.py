@@ -67,6 +67,9 @@ class NodeConfig:
     learner: bool = False
     """Join as a learner that stays one: a read replica, which never votes."""
 
+    token_file: str = ""
+    """Where the token is that proves an administrator's consent to ``join``, if the cluster's access control is on."""
+
     auto_remove_after_seconds: float = 0.0
     """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
 

@@ -38,6 +38,11 @@ MIN_PASSWORD_BYTES: Final = 8
 MAX_PASSWORD_BYTES: Final = 1024
 
 MAX_TOKEN_CHARACTERS: Final = 200
+
+RESCUE_ID: Final = "rescue"
+RESCUE_FILE: Final = "access-rescue"
+"""In a member's data directory: what a token with the id ``rescue`` hashes to, in hexadecimal."""
+RESCUE_SECONDS: Final = 3600.0
 MAX_TOKEN_FILE_BYTES: Final = 4096
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import rich_click
 
-from lattice_cli.options import common_options
+from lattice_cli.options import asked_for, common_options
 
 
 @rich_click.command()
@@ -49,11 +49,12 @@ from lattice_cli.options import common_options
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @common_options
+@click.pass_context
 @rich_click.option_panel("Timing, logs and metrics", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
     "--metrics-addr", "--trace",
 ])  # fmt: skip
-def start(config_file: Path | None, **flags: Any) -> int:
+def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
     """Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.
 
     Restarting is the same command again: what the data directory knows wins. Every setting can also be a
@@ -61,7 +62,7 @@ def start(config_file: Path | None, **flags: Any) -> int:
     """
     from lattice_cli import settings
 
-    loaded = settings.load(flags, config_file=config_file)
+    loaded = settings.load({**flags, "token_file": asked_for(ctx, "token_file")}, config_file=config_file)
     loaded.config.validate()
     from lattice_core.server.run import run
 

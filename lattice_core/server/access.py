@@ -54,12 +54,6 @@ log = logging.getLogger("lattice.access")
 METADATA_KEY: Final = "authorization"
 SCHEME: Final = "Bearer "
 
-RESCUE_FILE: Final = "access-rescue"
-"""In the data directory: the hash of a rescue token, in hexadecimal."""
-
-RESCUE_ID: Final = "rescue"
-RESCUE_SECONDS: Final = 3600.0
-
 CATCH_UP_SECONDS: Final = 2.0
 """How long a refusal waits to learn whether this member is behind: a few elections."""
 
@@ -172,7 +166,7 @@ class Gate:
     def __init__(self, host: Host, clock: ClusterClock, data_dir: str, metrics: NodeMetrics) -> None:
         self._host = host
         self._clock = clock
-        self._rescue_path = os.path.join(data_dir, RESCUE_FILE)
+        self._rescue_path = os.path.join(data_dir, tokens.RESCUE_FILE)
         self._metrics = metrics
         self._known_under: Access | None = None
         self._known: dict[str, tuple[bytes, Permission]] = {}
@@ -205,7 +199,7 @@ class Gate:
         if parts is None:
             raise _Invalid("that is no token of ours")
         token_id, secret = parts
-        if token_id == RESCUE_ID:
+        if token_id == tokens.RESCUE_ID:
             return self._rescued(secret)
         access = self.access
         if access is not self._known_under:
@@ -229,9 +223,9 @@ class Gate:
                 age_seconds = time.time() - os.fstat(file.fileno()).st_mtime
         except (OSError, ValueError):
             raise _Invalid("a rescue token, and none was made here") from None
-        left = RESCUE_SECONDS - age_seconds
-        if not 0 < left <= 2 * RESCUE_SECONDS:
-            raise _Invalid(f"the rescue token is older than {RESCUE_SECONDS / 60:g} minutes")
+        left = tokens.RESCUE_SECONDS - age_seconds
+        if not 0 < left <= 2 * tokens.RESCUE_SECONDS:
+            raise _Invalid(f"the rescue token is older than {tokens.RESCUE_SECONDS / 60:g} minutes")
         if not tokens.is_secret_of(secret, digest):
             raise _Invalid("a wrong rescue token")
         log.warning("the rescue token made in the data directory is used")

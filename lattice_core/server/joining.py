@@ -18,13 +18,14 @@ import grpc
 
 from lattice_core import __version__
 from lattice_core.config import NodeConfig
-from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unavailable
+from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unauthenticated, Unavailable
 from lattice_core.rpc.codec import MalformedMessage, configuration_from_pb
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.link import STATUS_METHOD
 from lattice_core.rpc.options import peer_channel_options
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.server.bootstrap import Admission
+from lattice_core.tokens import read_token_file
 
 ADD_SERVER_METHOD = "/lattice.v1.Cluster/AddServer"
 
@@ -46,9 +47,11 @@ log = logging.getLogger("lattice.join")
 async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
     """Ask until there is an answer. The peer port must be served meanwhile: see :func:`joining_handlers`.
 
-    Raises NotAllowed with the cluster's reason, InvalidRequest, Unavailable if nobody could say for PATIENCE_SECONDS.
+    Raises NotAllowed with the cluster's reason (Unauthenticated: it wants a token), InvalidRequest, Unavailable if
+    nobody could say for PATIENCE_SECONDS.
     """
     loop = asyncio.get_running_loop()
+    token = read_token_file(config.token_file) if config.token_file else None
     deadline = loop.time() + PATIENCE_SECONDS
     pause = FIRST_PAUSE_SECONDS
     told = ""
@@ -58,13 +61,16 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         while addrs:
             addr = addrs.pop()
             try:
-                return await _ask(addr, config, incarnation)
+                return await _ask(addr, config, incarnation, token)
             except NotLeader as error:
                 reasons[addr] = error.message
                 if error.leader_addr and error.leader_addr not in reasons:
                     addrs.append(error.leader_addr)
             except (Unavailable, OutcomeUnknown) as error:
                 reasons[addr] = error.message  # asking again is safe, whatever became of it
+            except Unauthenticated as error:
+                error.hint = "the same command with --token-file FILE, an administrator's"
+                raise
             except NotApplied as error:
                 error.message = f"{config.name} cannot join: {error.message}"
                 error.args = (error.message,)
@@ -82,7 +88,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-async def _ask(addr: str, config: NodeConfig, incarnation: int) -> Admission:
+async def _ask(addr: str, config: NodeConfig, incarnation: int, token: str | None) -> Admission:
     async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
         call: Any = channel.unary_unary(
             ADD_SERVER_METHOD,
@@ -97,7 +103,8 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int) -> Admission:
             timeout_seconds=CALL_SECONDS * 0.8,
         )
         try:
-            response = await call(request, timeout=CALL_SECONDS)
+            metadata = (("authorization", f"Bearer {token}"),) if token is not None else None
+            response = await call(request, timeout=CALL_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _reason(error) from None
     try:

@@ -19,7 +19,7 @@ from lattice_core.kv import ClientBatch
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import access_pb2, cluster_pb2, kv_pb2
 from lattice_core.server import access
-from lattice_core.server.access import RESCUE_FILE, RESCUE_SECONDS
+from lattice_core.tokens import RESCUE_FILE, RESCUE_SECONDS
 
 C = access_pb2.ChangeAccessRequest
 KEY = f"{WRITES}a".encode()

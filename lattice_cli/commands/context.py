@@ -39,7 +39,6 @@ def context() -> None:
 @click.option("--tls-ca", type=file_option, metavar="FILE", help="Whose signature the members' certificates bear.")
 @click.option("--tls-cert", type=file_option, metavar="FILE", help="This client's certificate.")
 @click.option("--tls-key", type=file_option, metavar="FILE", help="Its private key.")
-@click.option("--token-file", type=file_option, metavar="FILE", help="Where this client's token is.")
 @click.option("--use", is_flag=True, help="Use it from now on. The first one is used anyway.")
 @click.option("--replace", is_flag=True, help="In place of one that has this name.")
 @common_options
@@ -50,7 +49,6 @@ def add(
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
-    token_file: Path | None,
     use: bool,
     replace: bool,
 ) -> None:
@@ -70,6 +68,8 @@ def add(
         raise click.UsageError("say where the cluster is: --endpoints H:P[,H:P]", ctx=ctx)
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together", ctx=ctx)
+    token = asked_for(ctx, "token_file")
+    token_file = None if token is None else file_option.convert(token, None, ctx)
     known = contexts.load()
     if name in known.by_name and not replace:
         raise InvalidRequest(f"there is a context {name!r} already", hint=f"lattice context add {name} ... --replace")

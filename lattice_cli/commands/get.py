@@ -56,6 +56,7 @@ class _Wanted:
     metavar="SECONDS",
     help="With --consistency stale: no older than this, or another member is asked.",
 )
+@click.option("--explain", is_flag=True, help="Of one key: say on stderr where the time went, by the member's account.")
 @common_options
 @rich_click.option_panel("Ranges", options=[
     "--prefix", "--range-end", "--limit", "--reverse", "--keys-only", "--count-only",
@@ -73,6 +74,7 @@ def get(
     revision: int | None,
     consistency: Consistency,
     max_stale: float | None,
+    explain: bool,
 ) -> None:
     """Print the value of KEY: a table on a terminal, else its bytes exactly, without a newline added.
 
@@ -88,6 +90,8 @@ def get(
             raise click.UsageError(f"--{name} goes with --prefix or --range-end", ctx=ctx)
         if given and count_only and name != "count-only":
             raise click.UsageError(f"--count-only and --{name} exclude each other", ctx=ctx)
+    if explain and is_range:
+        raise click.UsageError("--explain is for one key: not with --prefix or --range-end", ctx=ctx)
     name_ = as_bytes(key)
     start, end = _bounds(name_, prefix, None if range_end is None else as_bytes(range_end))
     wanted = _Wanted(start, end, limit, reverse, keys_only, count_only, revision, consistency, max_stale)
@@ -95,7 +99,7 @@ def get(
         if is_range:
             _show_range(options, wanted, _pages(client, wanted))
         else:
-            _show_one(options, wanted, client)
+            _show_one(options, wanted, client, explain=explain)
 
 
 def _check_usage(
@@ -140,21 +144,37 @@ def _pages(client: Client, wanted: _Wanted) -> Iterator[RangeResult]:
         yield found
 
 
-def _show_one(options: Globals, wanted: _Wanted, client: Client) -> None:
-    # The first key with this prefix is the key itself, if there is such a key. A range rather than a get, because its
-    # answer also names the store's revision.
-    found = next(_pages(client, replace(wanted, limit=1)))
-    kvs = [kv for kv in found.kvs if kv.key == wanted.start]
+def _show_one(options: Globals, wanted: _Wanted, client: Client, *, explain: bool) -> None:
+    explained = None
+    if explain:
+        kv, revision, explained = client.get_explained(
+            wanted.start, revision=wanted.revision, consistency=wanted.consistency, max_stale=wanted.max_stale
+        )
+        kvs = [] if kv is None else [kv]
+    else:
+        # The first key with this prefix is the key itself, if there is such a key. A range rather than a get, because
+        # its answer also names the store's revision.
+        found = next(_pages(client, replace(wanted, limit=1)))
+        kvs, revision = [kv for kv in found.kvs if kv.key == wanted.start], found.revision
     if options.output == "json":
         from lattice_cli.render import documents
 
-        documents.print_document(documents.get_document(kvs, found.revision))
+        document = documents.get_document(kvs, revision)
+        if explained is not None:
+            from lattice_cli.render import explain as view
+
+            document["explain"] = view.document(explained)
+        documents.print_document(document)
     elif kvs and options.output == "table":
         _show_table(options, kvs, keys_only=False)
     elif kvs:
         from lattice_cli.render.console import write_bytes
 
         write_bytes(kvs[0].value)
+    if explained is not None and options.output != "json":
+        from lattice_cli.render import explain as view
+
+        view.show(explained, no_color=options.no_color)
     if not kvs:
         when = f" at revision {wanted.revision}" if wanted.revision else ""
         raise Negative(f"get {printable(wanted.start)}: not found{when}", hint="lattice get --prefix ''")

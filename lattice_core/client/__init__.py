@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Transfer,
     )
     from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
+    from lattice_core.client.explain import Attempt, Explained, Step
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
         Comparison,
@@ -73,6 +74,7 @@ __getattr__ = lazy_names(
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
         "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
+        "lattice_core.client.explain": ("Attempt", "Explained", "Step"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
             "Comparison",
@@ -117,6 +119,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "AsyncBatch",
     "AsyncClient",
+    "Attempt",
     "Batch",
     "CasResult",
     "Client",
@@ -126,6 +129,7 @@ __all__ = [
     "Data",
     "DeleteResult",
     "Examined",
+    "Explained",
     "KeyValue",
     "MemberReport",
     "MembershipChanged",
@@ -140,6 +144,7 @@ __all__ = [
     "SnapshotSaved",
     "SnapshotTaken",
     "StatusWatch",
+    "Step",
     "Subject",
     "Transfer",
     "TxnOp",

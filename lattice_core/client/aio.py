@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
+    from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
@@ -370,6 +371,37 @@ class AsyncClient:
         from lattice_core.client.access_api import AsyncAccess
 
         return AsyncAccess(self._book, self.timeout)
+
+    # -- where the time goes ------------------------------------------------------------------------
+
+    async def put_explained(
+        self, key: Data, value: Data, *, if_revision: int | None = None, timeout: float | None = None
+    ) -> tuple[PutResult, Explained]:
+        """A put (``if_revision=0``: if there is no such key), and where its time went, by the leader's own account.
+        It goes by itself and without a session, so it is not sent again once a leader may have taken it: where
+        :meth:`put` would find out, this raises OutcomeUnknown."""
+        from lattice_core.client import explain
+
+        op = put_op(key, value, if_revision, False)
+        seconds = self.timeout if timeout is None else timeout
+        return await explain.put(self._book, op[1], op[2], if_revision, seconds)
+
+    async def get_explained(
+        self,
+        key: Data,
+        *,
+        revision: int | None = None,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> tuple[KeyValue | None, int, Explained]:
+        """A get, the store's revision, and where the time went. Otherwise as :meth:`get`."""
+        from lattice_core.client import explain
+
+        name = to_bytes(key, "key")
+        validate("get", (DELETE, name))
+        level, seconds = level_of(consistency, max_stale), self.timeout if timeout is None else timeout
+        return await explain.get(self._book, name, checked_revision(revision), level, seconds)
 
     # -- the cluster --------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
+    from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
 
 T = TypeVar("T")
@@ -278,6 +279,30 @@ class Client:
         from lattice_core.client.access_api import Access
 
         return Access(self._async.access, self._wait)
+
+    # -- where the time goes ------------------------------------------------------------------------
+
+    def put_explained(
+        self, key: Data, value: Data, *, if_revision: int | None = None, timeout: float | None = None
+    ) -> tuple[PutResult, Explained]:
+        """A put, and where its time went. See :meth:`AsyncClient.put_explained`."""
+        return self._wait(self._async.put_explained(key, value, if_revision=if_revision, timeout=timeout))
+
+    def get_explained(
+        self,
+        key: Data,
+        *,
+        revision: int | None = None,
+        consistency: Consistency = "linearizable",
+        max_stale: float | None = None,
+        timeout: float | None = None,
+    ) -> tuple[KeyValue | None, int, Explained]:
+        """A get, the store's revision, and where the time went. See :meth:`AsyncClient.get_explained`."""
+        return self._wait(
+            self._async.get_explained(
+                key, revision=revision, consistency=consistency, max_stale=max_stale, timeout=timeout
+            )
+        )
 
     # -- the cluster --------------------------------------------------------------------------------
 

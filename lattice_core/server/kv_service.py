@@ -44,6 +44,7 @@ from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.access import Caller
+from lattice_core.server.explain import ExplainedRead, ExplainedWrite
 from lattice_core.server.node import Node
 from lattice_core.server.proposals import Outcome, Reply
 from lattice_core.server.read_batches import (
@@ -187,8 +188,12 @@ class KVService:
             op = put_if_revision(request.key, request.value, request.if_mod_revision)
         else:
             op = put(request.key, request.value)
-        failed, revision = await self._write_one(op, request, context)
-        return kv_pb2.PutResponse(done=not failed, revision=revision)
+        explained = self._node.explanations.write() if request.explain else None
+        failed, revision = await self._write_one(op, request, context, explained)
+        response = kv_pb2.PutResponse(done=not failed, revision=revision)
+        if explained is not None:
+            response.explanation.CopyFrom(explained.to_pb())
+        return response
 
     async def delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:
         op = delete_range(request.key, request.range_end) if request.HasField("range_end") else delete(request.key)
@@ -219,12 +224,18 @@ class KVService:
 
     async def get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
         revision = request.revision if request.HasField("revision") else None
-        answers = await self._read_one(Get(request.key, revision), request, context)
+        explained = self._node.explanations.read() if request.explain else None
+        answers = await self._read_one(Get(request.key, revision), request, context, explained)
         answer = answers.answers[0]
+        response = kv_pb2.GetResponse(revision=answers.revision)
         if answer is None:
-            return kv_pb2.GetResponse(revision=answers.revision, not_found=kv_pb2.NotFound())
-        assert not isinstance(answer, RangeResult | LatticeError)
-        return kv_pb2.GetResponse(revision=answers.revision, found=key_value_to_pb(answer))
+            response.not_found.SetInParent()
+        else:
+            assert not isinstance(answer, RangeResult | LatticeError)
+            response.found.CopyFrom(key_value_to_pb(answer))
+        if explained is not None:
+            response.explanation.CopyFrom(explained.to_pb())
+        return response
 
     async def range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
         flags = (
@@ -244,13 +255,17 @@ class KVService:
             count=answer.count,
         )
 
-    async def _write_one(self, op: Op, request: Any, context: Any) -> list[Any]:
+    async def _write_one(
+        self, op: Op, request: Any, context: Any, explained: ExplainedWrite | None = None
+    ) -> list[Any]:
         """The result of one op as a batch of its own. Aborts the call with what went wrong."""
         await self._refuse_if_draining(context)
         identity = request.identity if request is not None and request.HasField("identity") else None
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         commands = encode_batch([op])
         reply: Reply = lambda outcome: _settle(done, outcome)  # noqa: E731
+        if explained is not None:
+            reply = explained.replying(commands, reply)
         if self.tracer is not None:
             reply = self.tracer.writing(traceparent_of_call(context), len(commands), reply)
         self.write(
@@ -273,7 +288,9 @@ class KVService:
         assert isinstance(outcome, BatchResult)
         return decode_results(outcome.packed)[0]
 
-    async def _read_one(self, read: Read, request: Any, context: Any) -> Answers:
+    async def _read_one(
+        self, read: Read, request: Any, context: Any, explained: ExplainedRead | None = None
+    ) -> Answers:
         await self._refuse_if_draining(context)
         try:
             reads = [checked(read)]
@@ -282,6 +299,8 @@ class KVService:
             await abort(context, to_detail(error))
         done: asyncio.Future[Answers | kv_pb2.ErrorDetail] = asyncio.get_running_loop().create_future()
         reply: Callable[[Answers | kv_pb2.ErrorDetail], None] = lambda answers: _settle(done, answers)  # noqa: E731
+        if explained is not None:
+            reply = explained.replying(reads, reply)
         if self.tracer is not None:
             reply = self.tracer.reading(traceparent_of_call(context), request.consistency, 1, reply)
         self.read(reads, request.consistency, reply, max_stale_seconds, self.caller(context))

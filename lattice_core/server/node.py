@@ -38,6 +38,7 @@ from lattice_core.server.access import Gate
 from lattice_core.server.apply import Applier
 from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
+from lattice_core.server.explain import Explanations
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
 from lattice_core.server.metrics import NodeMetrics
@@ -156,6 +157,8 @@ class Node:
             self.metrics,
         )
         self.snapshots.storage = self.storage
+        self.explanations = Explanations(self.core, self.proposals, self.reads, self.role_name)
+        self.loop.explanations = self.explanations
         self.loop.proposals = self.proposals
         self.loop.reads = self.reads
         self.loop.applier = self.applier

@@ -171,6 +171,14 @@ class Proposals:
             if self._tracer is not None:
                 self._tracer.proposed(index, term, group)
 
+    def place_of(self, commands: bytes) -> tuple[int, int, int] | None:
+        """Of the batch with these very bytes, if it is part of an undecided entry: that one's index and term, and how
+        many batches are in it."""
+        for index, undecided in reversed(self._undecided.items()):
+            if any(proposal.batch.commands is commands for proposal in undecided.proposals):
+                return index, undecided.term, len(undecided.proposals)
+        return None
+
     # -- what became of them ----------------------------------------------------------------------
 
     def decided(self, index: int, term: int) -> tuple[Payload, list[Proposal]] | None:

@@ -192,6 +192,13 @@ class Reads:
             self._next_round += 1
             self._rounds[request_id] = _Round(now_ns, batches)
 
+    def sharing_round(self, reads: list[Read]) -> int:
+        """How many batches share the round that this very list of reads waits for; 0: it waits for none."""
+        for round_ in self._rounds.values():
+            if any(waiting.reads is reads for waiting in round_.batches):
+                return len(round_.batches)
+        return 0
+
     def settle(self, released: Sequence[ReadReleased], refused: Sequence[ReadRefused]) -> None:
         """The core's verdicts."""
         for read in released:

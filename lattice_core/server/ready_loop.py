@@ -29,6 +29,7 @@ from lattice_core.rpc.codec import MalformedMessage
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.apply import Applier
 from lattice_core.server.clock import now_ns
+from lattice_core.server.explain import Explanations
 from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
@@ -83,6 +84,7 @@ class ReadyLoop:
         self._tracer = tracer
         self._metrics = metrics if metrics is not None else NodeMetrics()
         self._round_trips = RoundTrips(self._metrics.round_trip_seconds)
+        self.explanations: Explanations
         self.proposals: Proposals
         self.reads: Reads
         self.applier: Applier
@@ -156,6 +158,8 @@ class ReadyLoop:
             self._round_trips.received(peer, messages, now)
         if peer == core.leader_id:
             self.last_heard_leader_ns = now
+        if self.explanations.watched:
+            self.explanations.look()
 
     def durable(self, units: list[Persist]) -> None:
         """The storage thread has these on disk: their messages may go, and the core may count on them."""
@@ -172,6 +176,8 @@ class ReadyLoop:
             self.core.persisted(units[-1].sequence, now_ns())
         except Exception as error:
             self.fail(error)
+        if self.explanations.watched:
+            self.explanations.look()
         self.kick()
 
     def unreachable(self, peer: NodeId) -> None:
@@ -230,6 +236,8 @@ class ReadyLoop:
         core, applier = self.core, self.applier
         self.proposals.flush(now)
         self.reads.flush(now)
+        if self.explanations.watched:
+            self.explanations.look()
         sliced = False
         while core.has_ready():
             ready = core.ready()

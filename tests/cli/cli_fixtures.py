@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lattice_core.client import MemberReport, NodeStatus
+from lattice_core.client import Attempt, Explained, MemberReport, NodeStatus, Step
 
 
 def node(name: str = "n1", role: str = "leader", **changes: Any) -> NodeStatus:
@@ -47,3 +47,18 @@ def report(status: NodeStatus | None, name: str = "n1", **changes: Any) -> Membe
         "status": status,
     }
     return MemberReport(**{**values, **changes})
+
+
+def explained() -> Explained:
+    """A put that first went to a follower; another follower was slower than the majority."""
+    steps = (
+        Step("queue", "n1", 0.0, 0.0001),
+        Step("fsync", "n1", 0.0001, 0.003),
+        Step("follower", "n2", 0.0001, 0.002),
+        Step("follower", "n3", 0.0001, None),
+        Step("quorum", "n1", 0.0001, 0.003),
+        Step("apply", "n1", 0.003, 0.0032),
+        Step("answer", "n1", 0.0032, 0.0033),
+    )
+    vain = Attempt("127.0.0.1:7402", 0.004, "n2 does not lead")
+    return Explained("n1", "leader", "127.0.0.1:7401", (vain,), 0.002, 0.0043, 0.0033, steps, 42, 3)

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parents[1] / "server"))  # saved_data
 
-from cli_fixtures import node, report
+from cli_fixtures import explained, node, report
 
 from lattice_cli.main import run
 from lattice_cli.options import Globals
@@ -21,6 +21,7 @@ from lattice_core.client import (
     CasResult,
     ClusterStatus,
     DeleteResult,
+    Explained,
     KeyValue,
     MembershipChanged,
     NodeStatus,
@@ -76,6 +77,14 @@ class MemoryClient:
     def put(self, key: bytes, value: bytes, **kwargs: Any) -> int | PutResult:
         self._called("put", key, value, **kwargs)
         return PutResult(self.condition_holds, 8) if kwargs else 8
+
+    def put_explained(self, key: bytes, value: bytes, *, if_revision: int | None) -> tuple[PutResult, Explained]:
+        self._called("put_explained", key, value, if_revision=if_revision)
+        return PutResult(self.condition_holds, 8), explained()
+
+    def get_explained(self, key: bytes, **kwargs: Any) -> tuple[KeyValue | None, int, Explained]:
+        self._called("get_explained", key, **kwargs)
+        return self.kvs.get(key), 77, explained()
 
     def delete(self, key: bytes) -> DeleteResult:
         self._called("delete", key)

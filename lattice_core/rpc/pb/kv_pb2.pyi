@@ -200,46 +200,81 @@ class RequestIdentity(_message.Message):
     def __init__(self, session_id: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged_below: _Optional[int] = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("key", "value", "identity", "if_mod_revision")
+    __slots__ = ("key", "value", "identity", "if_mod_revision", "explain")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     IF_MOD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
     identity: RequestIdentity
     if_mod_revision: int
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ..., if_mod_revision: _Optional[int] = ...) -> None: ...
+    explain: bool
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., identity: _Optional[_Union[RequestIdentity, _Mapping]] = ..., if_mod_revision: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class PutResponse(_message.Message):
-    __slots__ = ("done", "revision")
+    __slots__ = ("done", "revision", "explanation")
     DONE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     done: bool
     revision: int
-    def __init__(self, done: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+    explanation: Explanation
+    def __init__(self, done: _Optional[bool] = ..., revision: _Optional[int] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "consistency", "revision", "max_stale_seconds")
+    __slots__ = ("key", "consistency", "revision", "max_stale_seconds", "explain")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     MAX_STALE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     consistency: Consistency
     revision: int
     max_stale_seconds: float
-    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., max_stale_seconds: _Optional[float] = ...) -> None: ...
+    explain: bool
+    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., revision: _Optional[int] = ..., max_stale_seconds: _Optional[float] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("revision", "found", "not_found")
+    __slots__ = ("revision", "found", "not_found", "explanation")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
     NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     revision: int
     found: KeyValue
     not_found: NotFound
-    def __init__(self, revision: _Optional[int] = ..., found: _Optional[_Union[KeyValue, _Mapping]] = ..., not_found: _Optional[_Union[NotFound, _Mapping]] = ...) -> None: ...
+    explanation: Explanation
+    def __init__(self, revision: _Optional[int] = ..., found: _Optional[_Union[KeyValue, _Mapping]] = ..., not_found: _Optional[_Union[NotFound, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("member", "role", "total_seconds", "steps", "index", "batches")
+    class Step(_message.Message):
+        __slots__ = ("name", "began", "ended", "member")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        BEGAN_FIELD_NUMBER: _ClassVar[int]
+        ENDED_FIELD_NUMBER: _ClassVar[int]
+        MEMBER_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        began: float
+        ended: float
+        member: str
+        def __init__(self, name: _Optional[str] = ..., began: _Optional[float] = ..., ended: _Optional[float] = ..., member: _Optional[str] = ...) -> None: ...
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    member: str
+    role: str
+    total_seconds: float
+    steps: _containers.RepeatedCompositeFieldContainer[Explanation.Step]
+    index: int
+    batches: int
+    def __init__(self, member: _Optional[str] = ..., role: _Optional[str] = ..., total_seconds: _Optional[float] = ..., steps: _Optional[_Iterable[_Union[Explanation.Step, _Mapping]]] = ..., index: _Optional[int] = ..., batches: _Optional[int] = ...) -> None: ...
 
 class NotFound(_message.Message):
     __slots__ = ()

@@ -108,7 +108,7 @@ class Watched:
         self._answers = list(answers)
         self.asked = 0
 
-    def __call__(self, _endpoints: str) -> Watched:
+    def __call__(self, _endpoints: str, **_: object) -> Watched:
         return self
 
     async def __aenter__(self) -> Watched:

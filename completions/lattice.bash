@@ -1,28 +1,24 @@
+# Words are taken from the line, for bash would break them at colons; what it has broken off is not repeated.
 _lattice_completion() {
-    local IFS=$'\n'
-    local response
-
-    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _LATTICE_COMPLETE=bash_complete $1)
-
-    for completion in $response; do
-        IFS=',' read type value <<< "$completion"
-
-        if [[ $type == 'dir' ]]; then
-            COMPREPLY=()
-            compopt -o dirnames
-        elif [[ $type == 'file' ]]; then
-            COMPREPLY=()
-            compopt -o default
-        elif [[ $type == 'plain' ]]; then
-            COMPREPLY+=($value)
-        fi
-    done
-
-    return 0
+    local line="${COMP_LINE:0:COMP_POINT}" kind value open="" broken=""
+    local typed="${line##*[[:space:]]}"
+    case "$typed" in
+        \'* | \"*) open=yes ;;
+        *[:=]*) broken="${typed%"${typed##*[:=]}"}" ;;
+    esac
+    COMPREPLY=()
+    while IFS=, read -r kind value; do
+        case "$kind" in
+            dir) compopt -o dirnames 2>/dev/null ;;
+            file) compopt -o default 2>/dev/null ;;
+            plain)
+                [[ $value == */ ]] && compopt -o nospace 2>/dev/null
+                value="${value#"$broken"}"
+                [[ -z $open ]] && printf -v value %q "$value"
+                COMPREPLY+=("$value")
+                ;;
+        esac
+    done < <(COMP_WORDS="$line" _LATTICE_COMPLETE=bash_complete "$1" 2>/dev/null)
 }
 
-_lattice_completion_setup() {
-    complete -o nosort -F _lattice_completion lattice
-}
-
-_lattice_completion_setup;
+complete -o nosort -F _lattice_completion lattice

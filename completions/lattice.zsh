@@ -4,6 +4,7 @@ _lattice_completion() {
     local -a completions
     local -a completions_with_descriptions
     local -a response
+    local -a levels
     (( ! $+commands[lattice] )) && return 1
 
     response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) _LATTICE_COMPLETE=zsh_complete lattice)}")
@@ -11,7 +12,7 @@ _lattice_completion() {
     for type key descr in ${response}; do
         if [[ "$type" == "plain" ]]; then
             if [[ "$descr" == "_" ]]; then
-                completions+=("$key")
+                if [[ "$key" == */ ]]; then levels+=("$key"); else completions+=("$key"); fi
             else
                 completions_with_descriptions+=("$key":"$descr")
             fi
@@ -24,6 +25,10 @@ _lattice_completion() {
 
     if [ -n "$completions_with_descriptions" ]; then
         _describe -V unsorted completions_with_descriptions -U
+    fi
+
+    if [ -n "$levels" ]; then
+        compadd -U -V unsorted -S '' -a levels
     fi
 
     if [ -n "$completions" ]; then

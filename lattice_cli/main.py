@@ -42,6 +42,7 @@ COMMANDS = {
     "chaos": "lattice_cli.commands.chaos:chaos",
     "context": "lattice_cli.commands.context:context",
     "config": "lattice_cli.commands.config:config",
+    "certs": "lattice_cli.commands.certs:certs",
     "completion": "lattice_cli.commands.completion:completion",
 }
 
@@ -65,7 +66,8 @@ class Group(rich_click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+        unknown = args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:
             meant = did_you_mean(args[0], self.list_commands(ctx))
             error = click.UsageError(f"no such command {args[0]!r}", ctx=ctx)
             if meant:
@@ -95,7 +97,7 @@ class LazyGroup(Group):
     epilog="Begin with:  lattice demo      or, for a node of your own:  lattice start",
 )
 @click.version_option(__version__, "-V", "--version", message="lattice %(version)s")
-@rich_click.command_panel("Run nodes", commands=["demo", "start", "config"])
+@rich_click.command_panel("Run nodes", commands=["demo", "start", "config", "certs"])
 @rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas", "txn"])
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
@@ -116,7 +118,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code. Everything that goes wrong has been reported."""
     try:
         if "_LATTICE_COMPLETE" in os.environ:
-            cli.main(prog_name="lattice")  # the shell asks for completions; exits
+            from lattice_cli.completing import answer
+
+            return answer(cli)
         # Not cli.main(): it has its own ways with interrupts and closed pipes.
         with cli.make_context("lattice", list(sys.argv[1:] if arguments is None else arguments)) as ctx:
             code = cli.invoke(ctx)

@@ -22,8 +22,10 @@ from lattice_core.errors import ConfigurationError, InvalidRequest
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from lattice_cli.completing import Completer
     from lattice_cli.contexts import Context
     from lattice_core.client import Client
+    from lattice_core.tls import ClientTLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,16 +35,23 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"context", "endpoints", "timeout", "output", "no_color", "token_file"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color", "tls_ca", "tls_cert", "tls_key", "token_file"}
 
 CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
 """What makes a connection, as options and contexts spell it."""
 
-VARIABLES = {"endpoints": "LATTICE_ENDPOINTS", "token_file": "LATTICE_TOKEN_FILE"}
-"""What of a connection can be said by a variable. The others' names are those of a node's settings."""
+VARIABLES = {
+    "endpoints": "LATTICE_ENDPOINTS",
+    # A node's settings too, with the same meaning: what this process shows, and whom it trusts, at client ports.
+    "tls_ca": "LATTICE_TLS_CA",
+    "tls_cert": "LATTICE_TLS_CERT",
+    "tls_key": "LATTICE_TLS_KEY",
+    "token_file": "LATTICE_TOKEN_FILE",
+}
+"""What of a connection can be said by a variable."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """Where the cluster is and what opens it."""
 
@@ -62,6 +71,18 @@ class Connection:
         from lattice_core.tokens import read_token_file
 
         return read_token_file(self.token_file)
+
+    @cached_property
+    def tls(self) -> ClientTLS | None:
+        """How members are reached; None: plain text. Raises ConfigurationError if its files cannot be used."""
+        ca, cert, key = self.tls_ca or "", self.tls_cert or "", self.tls_key or ""
+        if not (ca or cert or key):
+            return None
+        from lattice_core.tls import client_files, load
+
+        files = client_files(ca, cert, key)
+        load(ca, cert, key)  # here, where an error can call them what they are called here
+        return files
 
     def values(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.sources}
@@ -87,15 +108,30 @@ class Globals:
     def endpoints(self) -> str:
         return self.connection.endpoints
 
+    @property
+    def tls(self) -> ClientTLS | None:
+        return self.connection.tls
+
     def client(self, *, anonymous: bool = False) -> Client:
         """A client of the cluster meant. To be closed. ``anonymous``: without its token, which may be of no use yet."""
         # gRPC's C core would write lines of its own to stderr when a connection breaks.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
-        return Client(
-            self.endpoints, timeout=self.timeout, token=None if anonymous else self.connection.token, tracing=traces()
-        )
+        token = None if anonymous else self.connection.token
+        return Client(self.endpoints, timeout=self.timeout, tls=self.tls, token=token, tracing=traces())
+
+
+def completed_by(what: str) -> Completer:
+    """For ``shell_complete``: the function of that name in lattice_cli/completing.py, imported when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from lattice_cli import completing
+
+        completer: Completer = getattr(completing, what)
+        return completer(ctx, param, incomplete)
+
+    return complete
 
 
 def common_options(function: F) -> F:
@@ -110,7 +146,7 @@ def common_options(function: F) -> F:
         click.option(
             "--context",
             metavar="NAME",
-            shell_complete=_complete_context,
+            shell_complete=completed_by("contexts"),
             help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
         ),
         click.option(
@@ -131,6 +167,13 @@ def common_options(function: F) -> F:
             type=click.Choice(["table", "json", "raw"]),
             help="How to print. [default: table on a terminal, else raw]",
         ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Speak TLS, with members that these authorities certify. [env: LATTICE_TLS_CA]",
+        ),
+        click.option("--tls-cert", metavar="FILE", help="The certificate to show. [env: LATTICE_TLS_CERT]"),
+        click.option("--tls-key", metavar="FILE", help="Its private key. [env: LATTICE_TLS_KEY]"),
         click.option("--no-color", is_flag=True, default=None, help="No colours. [env: NO_COLOR]"),
     )
     for option in reversed(options):
@@ -142,7 +185,18 @@ def common_options(function: F) -> F:
     # Their own panel in the help, below the command's own options.
     own: Callable[[F], F] = rich_click.option_panel("Options")
     common: Callable[[F], F] = rich_click.option_panel(
-        "Global options", options=["--endpoints", "--context", "--token-file", "--timeout", "--output", "--no-color"]
+        "Global options",
+        options=[
+            "--endpoints",
+            "--context",
+            "--tls-ca",
+            "--tls-cert",
+            "--tls-key",
+            "--token-file",
+            "--timeout",
+            "--output",
+            "--no-color",
+        ],
     )
     return own(common(function))
 
@@ -150,12 +204,6 @@ def common_options(function: F) -> F:
 def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value is not None:
         ctx.meta[f"{_META}{param.name}"] = value
-
-
-def _complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from lattice_cli.commands.context import complete_context
-
-    return complete_context(ctx, param, incomplete)
 
 
 def asked_for(ctx: click.Context, name: str) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.raft.config import MILLISECOND_NS, RaftConfig
+from lattice_core.tls import require_pair
 
 DEFAULT_CLIENT_ADDR = "127.0.0.1:7400"
 DEFAULT_PEER_ADDR = "127.0.0.1:7500"
@@ -67,8 +68,13 @@ class NodeConfig:
     learner: bool = False
     """Join as a learner that stays one: a read replica, which never votes."""
 
+    reseed: str = ""
+    """Client addresses of healthy members, ``H:P[,H:P]``: if the data directory is damaged or lost, come back as a new
+    member in the old one's place, with the leader's state. If it is whole, this changes nothing."""
+
     token_file: str = ""
-    """Where the token is that proves an administrator's consent to ``join``, if the cluster's access control is on."""
+    """Where the token is that proves an administrator's consent to ``join`` and ``reseed``, if the cluster's access
+    control is on."""
 
     auto_remove_after_seconds: float = 0.0
     """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
@@ -76,6 +82,27 @@ class NodeConfig:
     peer_routes: dict[str, str] = field(default_factory=dict)
     """Name to the address where this node dials that member, in place of the peer address that the cluster knows:
     through a tunnel, an address translation, or a proxy that breaks things on purpose (lattice chaos)."""
+
+    tls_cert: str = ""
+    """The certificate (PEM) that clients are shown; with it, the client port speaks TLS and nothing else."""
+
+    tls_key: str = ""
+    """Its private key."""
+
+    tls_client_ca: str = ""
+    """Whose certificates clients must have; empty: none is asked of them."""
+
+    tls_ca: str = ""
+    """Which authorities certify members' client ports; needed to join a cluster that has TLS there. This node then
+    shows tls_cert as its own."""
+
+    peer_tls_cert: str = ""
+    """The certificate of this member, by its name, for connections with other members, in both directions. With it
+    the peer port speaks mutual TLS and nothing else; all members have to have it, or none."""
+
+    peer_tls_key: str = ""
+    peer_tls_ca: str = ""
+    """Which authorities certify members."""
 
     heartbeat_ms: int = 100
     """How often the leader lets the others hear from it. The same on every member, like the two below."""
@@ -174,8 +201,15 @@ class NodeConfig:
                         f"--join {addr} is this node's own address",
                         hint="give the client address of a member that runs",
                     )
-        elif self.learner:
+        elif self.learner and not self.reseed:
             raise ConfigurationError("--learner says how to join a cluster, and there is no --join")
+        for addr in self.reseed.split(",") if self.reseed else ():
+            if parse_addr(addr.strip(), what="--reseed") in (client, peer):
+                raise ConfigurationError(
+                    f"--reseed {addr} is this node's own address",
+                    hint="give the client address of a healthy member",
+                )
+        self._validate_tls()
         if self.auto_remove_after_seconds and self.auto_remove_after_seconds < MIN_AUTO_REMOVE_SECONDS:
             raise ConfigurationError(
                 f"auto_remove_after_seconds is {self.auto_remove_after_seconds:g}, must be 0 (off) or at least "
@@ -208,10 +242,31 @@ class NodeConfig:
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
 
+    def _validate_tls(self) -> None:
+        require_pair(self.tls_cert, self.tls_key)
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigurationError(
+                f"--tls-client-ca {self.tls_client_ca} needs --tls-cert and --tls-key: clients show certificates only "
+                "to a port that has one",
+                hint="lattice certs node NAME",
+            )
+        peer = {
+            "--peer-tls-cert": self.peer_tls_cert,
+            "--peer-tls-key": self.peer_tls_key,
+            "--peer-tls-ca": self.peer_tls_ca,
+        }
+        missing = [option for option, path in peer.items() if not path]
+        if missing and len(missing) < len(peer):
+            given = next(f"{option} {path}" for option, path in peer.items() if path)
+            raise ConfigurationError(
+                f"{given} needs {' and '.join(missing)} too: members show each other certificates, both ways",
+                hint="lattice certs node NAME",
+            )
+
     @property
     def join_addrs(self) -> tuple[str, ...]:
-        """``join`` as distinct addresses, in order."""
-        return tuple(dict.fromkeys(addr.strip() for addr in self.join.split(",")))
+        """Whom to ask to be let in: ``reseed``, else ``join``, as distinct addresses, in order."""
+        return tuple(dict.fromkeys(addr.strip() for addr in (self.reseed or self.join).split(",")))
 
     def raft(self) -> RaftConfig:
         """The core's part of the settings."""

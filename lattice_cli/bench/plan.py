@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lattice_core.errors import InvalidRequest, TooLarge
+from lattice_core.tls import ClientTLS
 from lattice_core.tokens import read_token_file
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Plan:
         """Raises ConfigurationError."""
         return read_token_file(self.token_file) if self.token_file is not None else None
 
+    tls: ClientTLS | None = None
+    """How members are reached; None: plain text."""
+
     def validate(self) -> None:
         """Raises InvalidRequest for what could not be done, naming both sides of a contradiction."""
         if not 1 <= self.callers <= MAX_CALLERS:
@@ -83,4 +87,5 @@ class Plan:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        return cls(**document)
+        tls = document.pop("tls")
+        return cls(**document, tls=ClientTLS(**tls) if tls is not None else None)

@@ -213,7 +213,7 @@ class Nemesis:
         """Start a node that has to start: at once, or, if it has yet to be let in, when there is somebody to do it."""
         if self._cluster.was_removed(name):
             self._cluster.begin_anew(name)
-        joins = "--join" in self._cluster.nodes[name].arguments
+        joins = bool({"--join", "--reseed"} & set(self._cluster.nodes[name].arguments))
         try:
             while True:
                 code = await self._cluster.try_start(name)
@@ -385,7 +385,7 @@ class Nemesis:
             if done is None:
                 raise Passed("there was nothing to damage")
             self._note(fault, f"{name}: {done.text}")
-            lives = self._cluster.begun_anew[name]
+            lives = self._cluster.lives(name)
             try:
                 code = await self._cluster.try_start(name)
                 if code is not None:
@@ -393,11 +393,11 @@ class Nemesis:
                     self._note(fault, f"{name} refused to start: {words}")
                     if code != EXIT_FATAL or not _names(words, done):
                         self._violation(f"{name} refused damaged files, exit code {code}, with {words!r} ({done.text})")
-                    if not await self._way_out(fault, name):
+                    if not await self._way_out(fault, name) and self._cluster.lives(name) == lives:
                         done.undo()
             except BaseException as error:
                 self._cluster.kill(name)
-                if self._cluster.begun_anew[name] == lives:
+                if self._cluster.lives(name) == lives:
                     done.undo()
                 if not isinstance(error, TimeoutError):
                     raise
@@ -406,14 +406,15 @@ class Nemesis:
                 done.forget()
 
     async def _way_out(self, fault: Fault, name: str) -> bool:
-        """What the error says: half of the damaged come back as new members, if the cluster lets them go now."""
-        if fault.draw % 2:
+        """What the error says: half of the damaged come back as new members, if the cluster lets them in now."""
+        if fault.draw % 2 or self._rejoining.locked():
             return False
-        try:
-            await self._replaced(name)
-        except Passed:
-            return False
-        return True
+        async with self._rejoining:
+            self._cluster.reseed(name)
+            code = await self._cluster.try_start(name)
+            if code is not None:
+                self._note(fault, f"{name} could not be reseeded: {self._cluster.last_words(name)}")
+            return code is None
 
     async def _few_descriptors(self, fault: Fault) -> None:
         """SAFETY 49."""

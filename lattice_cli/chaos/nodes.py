@@ -130,6 +130,20 @@ class ChaosCluster(LocalCluster):
             *("--config", str(self.directory / f"{name}.toml"), "--join", others),
         ]
 
+    def reseed(self, name: str) -> None:
+        """The next start is to bring it back as a new member if its data is damaged; the option stays."""
+        node = self.nodes[name]
+        assert not node.running
+        self.may_be_removed(name)
+        if "--reseed" not in node.arguments:
+            others = ",".join(other.client_addr for other in self.nodes.values() if other is not node)
+            node.arguments += ["--reseed", others]
+
+    def lives(self, name: str) -> int:
+        """How many members' data this node has had, or is about to: what was done to a former one's files is over."""
+        archived = list(self.nodes[name].data_dir.glob("before-recovery-*"))
+        return self.begun_anew[name] + len(archived) + (self.nodes[name].data_dir / "changing").exists()
+
     def said(self, name: str) -> str:
         """What the node has said in its present, or last, life."""
         node = self.nodes[name]

@@ -137,6 +137,7 @@ def bench(
         rate=rate,
         prefix=f"{PREFIX}{secrets.token_hex(4)}/",
         recorded=recorded,
+        tls=options.tls,
     )
     live = view.LiveView(plan, no_color=options.no_color)
     with asyncio.Runner(loop_factory=use_fast_loop()) as runner, live:

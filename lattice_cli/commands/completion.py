@@ -1,4 +1,4 @@
-"""``lattice completion``: the script that a shell loads to complete commands and options.
+"""``lattice completion``: the script that a shell loads to complete commands, options, keys and members.
 
 The scripts ask ``lattice`` itself, so they know every command of the version that is installed. They are also
 kept in ``completions/`` for packagers; a test says when those are out of date.
@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import click
 import rich_click
-from click.shell_completion import get_completion_class
 
 from lattice_cli.options import common_options
-from lattice_cli.render.console import write_line
 
 SHELLS = ("bash", "zsh", "fish")
-
-
-def script(shell: str) -> str:
-    """The completion script for ``shell``."""
-    from lattice_cli.main import cli
-
-    kind = get_completion_class(shell)
-    assert kind is not None, shell
-    completer = kind(cli, {}, "lattice", "_LATTICE_COMPLETE")
-    # Not completer.source(): for bash that starts a bash, to look at its version.
-    return completer.source_template % completer.source_vars()
 
 
 @rich_click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 @common_options
 def completion(shell: str) -> None:
-    """Print the completion script for SHELL.
+    """Print the completion script for SHELL: commands, options, and from the cluster keys and members.
 
-    bash: eval "$(lattice completion bash)"    zsh: the same with zsh
-    fish: lattice completion fish | source
+    \b
+    To install it:
+      bash   echo 'eval "$(lattice completion bash)"' >> ~/.bashrc
+      zsh    echo 'eval "$(lattice completion zsh)"' >> ~/.zshrc      after compinit
+      fish   lattice completion fish > ~/.config/fish/completions/lattice.fish
+
+    In one shell only: eval "$(lattice completion bash)", or lattice completion fish | source
+
+    Keys and members are asked of the cluster that the line is about; if it does not answer within a third of a
+    second, there are none.
     """
+    from lattice_cli.completing import script
+    from lattice_cli.render.console import write_line
+
     write_line(script(shell).strip())

@@ -21,10 +21,18 @@ def config() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @common_options
 def check(file: Path | None) -> None:
-    """Check FILE (TOML) together with the LATTICE_* variables, as lattice start --config FILE would."""
+    """Check FILE (TOML) together with the LATTICE_* variables, as lattice start --config FILE would.
+
+    Certificates and keys that it names are read and checked too.
+    """
     from lattice_cli import settings
 
-    settings.load({}, config_file=file).config.validate()
+    config = settings.load({}, config_file=file).config
+    config.validate()
+    if config.tls_cert or config.peer_tls_cert or config.tls_ca:
+        from lattice_core.server.tls import NodeTLS
+
+        NodeTLS(config)
     click.echo("valid", err=True)
 
 

@@ -8,19 +8,11 @@ from pathlib import Path
 
 import click
 import rich_click
-from click.shell_completion import CompletionItem
 
 from lattice_cli import contexts
 from lattice_cli.main import Group
-from lattice_cli.options import asked_for, common_options, connection, resolve
+from lattice_cli.options import asked_for, common_options, completed_by, connection, resolve
 from lattice_core.errors import InvalidRequest
-
-
-def complete_context(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of contexts, with their endpoints."""
-    found = contexts.load().by_name
-    return [CompletionItem(name, help=found[name].endpoints) for name in sorted(found) if name.startswith(incomplete)]
-
 
 file_option = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -36,9 +28,6 @@ def context() -> None:
 
 @context.command("add")
 @click.argument("name")
-@click.option("--tls-ca", type=file_option, metavar="FILE", help="Whose signature the members' certificates bear.")
-@click.option("--tls-cert", type=file_option, metavar="FILE", help="This client's certificate.")
-@click.option("--tls-key", type=file_option, metavar="FILE", help="Its private key.")
 @click.option("--use", is_flag=True, help="Use it from now on. The first one is used anyway.")
 @click.option("--replace", is_flag=True, help="In place of one that has this name.")
 @common_options
@@ -46,9 +35,6 @@ def context() -> None:
 def add(
     ctx: click.Context,
     name: str,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
     use: bool,
     replace: bool,
 ) -> None:
@@ -66,7 +52,9 @@ def add(
     endpoints = asked_for(ctx, "endpoints")
     if endpoints is None:
         raise click.UsageError("say where the cluster is: --endpoints H:P[,H:P]", ctx=ctx)
-    if (tls_cert is None) != (tls_key is None):
+    given = (asked_for(ctx, option) for option in ("tls_ca", "tls_cert", "tls_key"))
+    tls = [None if file is None else file_option.convert(file, None, ctx) for file in given]
+    if (tls[1] is None) != (tls[2] is None):
         raise click.UsageError("--tls-cert and --tls-key go together", ctx=ctx)
     token = asked_for(ctx, "token_file")
     token_file = None if token is None else file_option.convert(token, None, ctx)
@@ -75,7 +63,7 @@ def add(
         raise InvalidRequest(f"there is a context {name!r} already", hint=f"lattice context add {name} ... --replace")
     known.by_name[name] = contexts.Context(
         ",".join(parse_endpoints(endpoints)),
-        *(None if file is None else os.path.abspath(file) for file in (tls_ca, tls_cert, tls_key, token_file)),
+        *(None if file is None else os.path.abspath(file) for file in (*tls, token_file)),
     )
     if use or known.current is None:
         known.current = name
@@ -85,7 +73,7 @@ def add(
 
 
 @context.command("use")
-@click.argument("name", shell_complete=complete_context)
+@click.argument("name", shell_complete=completed_by("contexts"))
 @common_options
 def use(name: str) -> None:
     """Use the context NAME from now on, in every command that is not told otherwise.
@@ -140,7 +128,7 @@ _FILES = contexts.SETTINGS[1:]
 
 
 @context.command("show")
-@click.argument("name", required=False, shell_complete=complete_context)
+@click.argument("name", required=False, shell_complete=completed_by("contexts"))
 @common_options
 @click.pass_context
 def show(ctx: click.Context, name: str | None) -> None:
@@ -173,7 +161,7 @@ def show(ctx: click.Context, name: str | None) -> None:
 
 
 @context.command("remove")
-@click.argument("name", shell_complete=complete_context)
+@click.argument("name", shell_complete=completed_by("contexts"))
 @common_options
 def remove(name: str) -> None:
     """Forget the context NAME. The cluster, and the files it names, stay as they are.

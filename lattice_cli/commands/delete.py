@@ -6,12 +6,12 @@ import click
 import rich_click
 
 from lattice_cli.errors import Negative
-from lattice_cli.options import as_bytes, common_options, resolve
+from lattice_cli.options import as_bytes, common_options, completed_by, resolve
 from lattice_cli.render.text import plural, printable
 
 
 @rich_click.command()
-@click.argument("key")
+@click.argument("key", shell_complete=completed_by("keys"))
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY, as one operation.")
 @common_options
 @click.pass_context

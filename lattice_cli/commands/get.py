@@ -10,7 +10,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import Negative
-from lattice_cli.options import Globals, as_bytes, checked_key, common_options, resolve
+from lattice_cli.options import Globals, as_bytes, checked_key, common_options, completed_by, resolve
 from lattice_cli.render.text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Wanted:
 
 
 @rich_click.command()
-@click.argument("key")
+@click.argument("key", shell_complete=completed_by("keys"))
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY ('' for all), in order.")
 @click.option(
     "--range-end", metavar="END", help="Every key from KEY up to END, without END ('': to the last), in order."

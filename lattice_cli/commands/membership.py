@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import rich_click
 
-from lattice_cli.options import Globals, common_options, resolve
+from lattice_cli.options import Globals, common_options, completed_by, resolve
 from lattice_core.errors import NotAllowed, Unavailable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def add_server(
 
 
 @rich_click.command("remove-server")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("members"))
 @click.option("--force", is_flag=True, help="Even if fewer live voters than a quorum are left.")
 @dry_run_option
 @common_options
@@ -99,7 +99,7 @@ def remove_server(ctx: click.Context, name: str, force: bool, dry_run: bool) -> 
 
 
 @rich_click.command("replace-server")
-@click.argument("old")
+@click.argument("old", shell_complete=completed_by("members"))
 @click.argument("new")
 @click.argument("peer_addr")
 @start_later_option
@@ -134,7 +134,7 @@ def replace_server(
 
 
 @rich_click.command("promote")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("learners"))
 @dry_run_option
 @common_options
 @click.pass_context

@@ -9,7 +9,7 @@ import click
 import rich_click
 
 from lattice_cli.main import Group
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import common_options, completed_by, resolve
 from lattice_core.errors import Fatal, InvalidRequest, StorageDamaged, Unavailable
 
 
@@ -23,7 +23,12 @@ def snapshot() -> None:
 
 
 @snapshot.command("take")
-@click.option("--member", metavar="NAME", help="Only this member. [default: every reachable one]")
+@click.option(
+    "--member",
+    metavar="NAME",
+    shell_complete=completed_by("members"),
+    help="Only this member. [default: every reachable one]",
+)
 @common_options
 @click.pass_context
 def take(ctx: click.Context, member: str | None) -> None:

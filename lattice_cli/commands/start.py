@@ -24,6 +24,12 @@ from lattice_cli.options import asked_for, common_options
 @click.option("--join", metavar="H:P[,H:P]", help="Join a running cluster: client addresses of members, any will do.")
 @click.option("--learner", is_flag=True, default=None, help="With --join: stay a learner, a read replica.")
 @click.option(
+    "--reseed",
+    metavar="H:P[,H:P]",
+    help="If the data directory is damaged or lost: come back as a new member, with the state of the cluster that "
+    "these client addresses lead to. If it is whole, nothing changes.",
+)
+@click.option(
     "--auto-remove-after",
     "auto_remove_after_seconds",
     type=float,
@@ -35,6 +41,10 @@ from lattice_cli.options import asked_for, common_options
     metavar="NAME=H:P,...",
     help="Dial these members there (a tunnel, a proxy), not at the peer address the cluster knows.",
 )
+@click.option("--tls-client-ca", metavar="FILE", help="Clients must have certificates of these authorities.")
+@click.option("--peer-tls-cert", metavar="FILE", help="This member's certificate, for members: mutual TLS among them.")
+@click.option("--peer-tls-key", metavar="FILE", help="Its private key.")
+@click.option("--peer-tls-ca", metavar="FILE", help="The authorities that certify members.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.option("--metrics-addr", metavar="H:P", help="Serve /metrics, /healthz and /readyz there. [default: nowhere]")
 @click.option("--trace", is_flag=True, default=None, help="OpenTelemetry traces, exported as OTEL_* variables say.")
@@ -50,6 +60,7 @@ from lattice_cli.options import asked_for, common_options
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @common_options
 @click.pass_context
+@rich_click.option_panel("TLS", options=["--tls-client-ca", "--peer-tls-cert", "--peer-tls-key", "--peer-tls-ca"])
 @rich_click.option_panel("Timing, logs and metrics", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
     "--metrics-addr", "--trace",
@@ -59,11 +70,23 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
 
     Restarting is the same command again: what the data directory knows wins. Every setting can also be a
     LATTICE_* variable (LATTICE_DATA_DIR) or stand in the file (data_dir); see: lattice config show
+
+    With --tls-cert and --tls-key clients are served with TLS, and shown that certificate; --tls-ca is for --join.
     """
     from lattice_cli import settings
 
-    loaded = settings.load({**flags, "token_file": asked_for(ctx, "token_file")}, config_file=config_file)
+    loaded = settings.load(
+        {**flags, **{name: asked_for(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key", "token_file")}},
+        config_file=config_file,
+    )
     loaded.config.validate()
+    if loaded.config.tls_cert or loaded.config.peer_tls_cert:
+        from lattice_core.tls import demand_tls_1_3
+
+        demand_tls_1_3()
+        # Read now, that variable and the one about its log: for a node with TLS gRPC is not told to say nothing, since
+        # it alone knows why handshakes fail (lattice_core/server/handshakes.py).
+        import grpc  # noqa: F401
     from lattice_core.server.run import run
 
     return run(loaded.config)

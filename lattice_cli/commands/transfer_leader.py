@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 import rich_click
 
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import common_options, completed_by, resolve
 
 
 @rich_click.command("transfer-leader")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completed_by("successors"))
 @common_options
 @click.pass_context
 def transfer_leader(ctx: click.Context, name: str | None) -> None:

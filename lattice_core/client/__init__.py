@@ -13,6 +13,8 @@ Transactions read as they are meant (``key``, ``put`` and so on make their parts
 
         moved = client.txn(when=[key("a").value == b"1"], then=[put("a", b"0"), put("b", b"1")])
 
+With ``Client(endpoints, tls=ClientTLS(ca="ca.pem"))`` it speaks TLS.
+
 Any member's address will do: the client finds the leader, follows it, and learns the other members.
 Errors are :mod:`lattice_core.errors`; their type says whether an operation was not applied (``NotApplied``)
 or may have been (``OutcomeUnknown``).
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
         TxnResult,
     )
     from lattice_core.client.watch import StatusWatch
+    from lattice_core.tls import ClientTLS
 
 __getattr__ = lazy_names(
     __name__,
@@ -111,6 +114,7 @@ __getattr__ = lazy_names(
             "TxnResult",
         ),
         "lattice_core.client.watch": ("StatusWatch",),
+        "lattice_core.tls": ("ClientTLS",),
     },
 )
 
@@ -123,6 +127,7 @@ __all__ = [
     "Batch",
     "CasResult",
     "Client",
+    "ClientTLS",
     "ClusterStatus",
     "Comparison",
     "Consistency",

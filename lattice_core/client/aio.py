@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
+    from lattice_core.tls import ClientTLS
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
@@ -86,6 +87,7 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
         token: str | None = None,
         tracing: bool = False,
     ) -> None:
@@ -94,6 +96,7 @@ class AsyncClient:
         ``endpoints``: client addresses ``H:P`` of one or more members, comma-separated or as a list; any
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
+        ``tls``: for a cluster whose client ports speak TLS. Raises ConfigurationError if its files cannot be used.
         ``token``: what proves who the client is, for a cluster whose access control is enabled.
         ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
         variables say; needs the extra ``lattice-kv[otel]``.
@@ -101,7 +104,7 @@ class AsyncClient:
         if not 1 <= max_batches_in_flight <= 256:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
-        self._book = AddressBook(parse_endpoints(endpoints))
+        self._book = AddressBook(parse_endpoints(endpoints), tls)
         self._book.token = token
         kind = Engine
         if tracing:
@@ -424,7 +427,7 @@ class AsyncClient:
         from lattice_core.client import examine
 
         seconds = self.timeout if timeout is None else timeout
-        return await examine.examine(tuple(addresses) or self._book.given, seconds, self._book.token)
+        return await examine.examine(self._book, tuple(addresses) or self._book.given, seconds)
 
     async def transfer_leader(self, target: str | None = None, *, timeout: float | None = None) -> Transfer:
         """Hand leadership to the member named ``target`` (None: the best-placed voter), and wait for it.

@@ -24,7 +24,10 @@ import grpc
 
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
+from lattice_core.rpc.credentials import open_channel
 from lattice_core.rpc.pb import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
+from lattice_core.rpc.tls_diagnosis import diagnose, may_be_tls
+from lattice_core.tls import ClientTLS, Material, Source
 
 CONNECT_SECONDS = 0.5
 """For one address: three round trips (TCP, HTTP/2 settings) to the far end of a continent."""
@@ -73,8 +76,10 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> tuple[str, ...]:
 class AddressBook:
     """Which addresses to try next. Not thread-safe: one event loop's."""
 
-    def __init__(self, given: Sequence[str]) -> None:
+    def __init__(self, given: Sequence[str], tls: ClientTLS | None = None) -> None:
+        """``tls``: with what all of them are reached; None: plain text. Raises ConfigurationError for its files."""
         self.given = tuple(given)
+        self._tls = Source.of_client(tls) if tls is not None else None
         self._learned: dict[str, None] = {}
         self._failed_at: dict[str, float] = {}
         self._next = 0
@@ -90,6 +95,11 @@ class AddressBook:
                 self._learned[address] = None
                 if len(self._learned) > MAX_LEARNED:
                     del self._learned[next(iter(self._learned))]
+
+    @property
+    def material(self) -> Material | None:
+        """For a new connection; None: it is to be plain text."""
+        return self._tls.current() if self._tls is not None else None
 
     def failed(self, address: str) -> None:
         """It did not answer, or no longer does."""
@@ -114,13 +124,19 @@ class AddressBook:
         return sorted(dict.fromkeys(ordered), key=lambda each: each == avoid or self.is_suspect(each))
 
 
+NOBODY_ANSWERS_HINT = "check --endpoints, or start a node: lattice start"
+
+
 class ConnectFailed(Exception):
-    """No address could be reached; the text says why, address by address."""
+    """No address could be reached; the text says why, address by address. ``hint`` is what to try next."""
+
+    def __init__(self, message: str, *, hint: str = NOBODY_ANSWERS_HINT) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel of our settings. The only place that makes one."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+class TLSFailed(ConnectFailed):
+    """There is somebody, and TLS with them fails."""
 
 
 def kv_stub(channel: grpc.aio.Channel, token: str | None = None) -> Any:
@@ -149,15 +165,16 @@ class _Authorized:
         return functools.partial(getattr(self._stub, method), metadata=self._metadata)
 
 
-async def connect(address: str) -> grpc.aio.Channel:
-    """A channel that is ready, or ConnectFailed with the reason within :data:`CONNECT_SECONDS`."""
-    channel = open_channel(address)
+async def connect(address: str, material: Material | None) -> grpc.aio.Channel:
+    """A channel that is ready, or ConnectFailed with the reason within :data:`CONNECT_SECONDS`. The only place that
+    makes one, with our settings."""
+    channel = open_channel(address, material, CHANNEL_OPTIONS)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             state = channel.get_state(try_to_connect=True)
             while state is not grpc.ChannelConnectivity.READY:
                 if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                    raise ConnectFailed(f"{address}: {await _reason(channel)}")
+                    raise await _failure(address, channel, material)
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
         return channel
@@ -176,12 +193,12 @@ async def connect_first(book: AddressBook, addresses: Sequence[str]) -> tuple[st
     """
     waiting = list(reversed(addresses))
     dialling: dict[asyncio.Task[grpc.aio.Channel], str] = {}
-    reasons: list[str] = []
+    failures: list[ConnectFailed] = []
     try:
         while waiting or dialling:
             if waiting:
                 address = waiting.pop()
-                dialling[asyncio.ensure_future(connect(address))] = address
+                dialling[asyncio.ensure_future(connect(address, book.material))] = address
             done, _ = await asyncio.wait(
                 dialling,
                 timeout=STAGGER_SECONDS if waiting else None,
@@ -196,8 +213,11 @@ async def connect_first(book: AddressBook, addresses: Sequence[str]) -> tuple[st
                     return address, task.result()
                 del dialling[task]
                 book.failed(address)
-                reasons.append(str(error))
-        raise ConnectFailed("; ".join(reasons))
+                failures.append(error if isinstance(error, ConnectFailed) else ConnectFailed(str(error)))
+        text = "; ".join(map(str, failures))
+        if failures and all(isinstance(each, TLSFailed) for each in failures):
+            raise TLSFailed(text, hint=failures[-1].hint)
+        raise ConnectFailed(text)
     finally:
         await _discard(dialling)
 
@@ -212,13 +232,16 @@ async def _discard(dialling: Iterable[asyncio.Task[grpc.aio.Channel]]) -> None:
             await result.close(None)
 
 
-async def _reason(channel: grpc.aio.Channel) -> str:
+async def _failure(address: str, channel: grpc.aio.Channel, material: Material | None) -> ConnectFailed:
     """Why a channel failed: its state does not say, but a call on it fails at once and does."""
     try:
         await cluster_stub(channel).NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=0.1)
     except grpc.aio.AioRpcError as error:
-        return plain_reason(error.details() or "")
-    return "not ready"
+        details = error.details() or ""
+        if may_be_tls(details) and (finding := await diagnose(address, material)) is not None:
+            return TLSFailed(f"{address}: {finding.reason}", hint=finding.hint)
+        return ConnectFailed(f"{address}: {plain_reason(details)}")
+    return ConnectFailed(f"{address}: not ready")
 
 
 _REMOTE_HOST = re.compile(r"Failed to connect to remote host: (?:connect: )?(?P<text>[^:()]+?)(?: \(\d+\))?$")

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import grpc
 
 from lattice_core.client.channels import (
+    NOBODY_ANSWERS_HINT,
     AddressBook,
     ConnectFailed,
     cluster_stub,
@@ -160,7 +161,7 @@ async def _take(book: AddressBook, member: MemberReport, timeout: float) -> Snap
     if not member.reachable or not member.client_addr:
         return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable"))
     try:
-        channel = await connect(member.client_addr)
+        channel = await connect(member.client_addr, book.material)
     except ConnectFailed as error:
         return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable: {error}"))
     try:
@@ -327,11 +328,13 @@ async def ask(
     deadline = loop.time() + timeout
     left = book.candidates(hint)
     reasons: list[str] = []
+    next_step = NOBODY_ANSWERS_HINT
     while left and deadline > loop.time():
         try:
             address, channel = await connect_first(book, left)
         except ConnectFailed as error:
             reasons.append(str(error))
+            next_step = error.hint
             break
         # Those that were dialled before and had not answered yet keep their turn.
         left.remove(address)
@@ -347,7 +350,7 @@ async def ask(
             await channel.close(None)
     raise Unavailable(
         f"{what}: cannot reach {'; '.join(reasons) or 'any member in time'}",
-        hint="check --endpoints, or start a node: lattice start",
+        hint=next_step,
     )
 
 

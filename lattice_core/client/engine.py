@@ -29,6 +29,7 @@ import grpc
 from lattice_core.client.channels import (
     AddressBook,
     ConnectFailed,
+    TLSFailed,
     cluster_stub,
     connect_first,
     kv_stub,
@@ -128,6 +129,8 @@ class Engine:
         self._trouble = Unavailable(f"no answer from {', '.join(book.given)} in time")
         self._broken: str | None = None
         """Whose stream broke last, if the one after it has not been opened yet."""
+        self._served = False
+        """Whether there has been a connection."""
         # Of the present connection:
         self._connected = False
         self._address = ""
@@ -248,10 +251,12 @@ class Engine:
             try:
                 address, channel = await connect_first(self._book, self._book.candidates(hint, avoid=self._broken))
             except ConnectFailed as error:
-                self._trouble = Unavailable(
-                    f"cannot reach {error}", hint="check --endpoints, or start a node: lattice start"
-                )
+                self._trouble = Unavailable(f"cannot reach {error}", hint=error.hint)
                 hint = None
+                if isinstance(error, TLSFailed) and not self._served:
+                    # The wrong files, most likely: told at once. Who was served before is given the time to be again.
+                    self.writes.fail_all(self._trouble)
+                    self.reads.fail_all(self._trouble)
                 await asyncio.sleep(self._backoff.next_seconds())
                 continue
             self._broken = None
@@ -285,6 +290,7 @@ class Engine:
         self._hint = None
         self._asked = 0
         self._connected, self._address = True, address
+        self._served = True
         call: Any = kv_stub(channel, self._book.token).Session()
         try:
             await until_first_ends(

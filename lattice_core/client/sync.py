@@ -33,6 +33,7 @@ from lattice_core.client.types import (
 )
 from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
+from lattice_core.tls import ClientTLS
 
 if TYPE_CHECKING:
     from lattice_core.client.access_api import Access
@@ -65,12 +66,18 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
+        tls: ClientTLS | None = None,
         token: str | None = None,
         tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
         self._async = AsyncClient(
-            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, token=token, tracing=tracing
+            endpoints,
+            timeout=timeout,
+            max_batches_in_flight=max_batches_in_flight,
+            tls=tls,
+            token=token,
+            tracing=tracing,
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()

@@ -16,6 +16,7 @@ from typing import Self
 import grpc
 
 from lattice_core.client.channels import (
+    NOBODY_ANSWERS_HINT,
     AddressBook,
     ConnectFailed,
     cluster_stub,
@@ -28,6 +29,7 @@ from lattice_core.client.cluster_types import ClusterStatus
 from lattice_core.errors import Unavailable
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2
+from lattice_core.tls import ClientTLS
 
 MEMBER_SECONDS = 0.5
 """What the member that is asked may spend on each other member; one that is paused holds up each answer so long."""
@@ -39,8 +41,10 @@ ATTEMPT_SECONDS = 1.5
 class StatusWatch:
     """``async with StatusWatch(endpoints) as watch: await watch.ask()``. One event loop's; ask one at a time."""
 
-    def __init__(self, endpoints: str | Iterable[str], *, token: str | None = None) -> None:
-        self._book = AddressBook(parse_endpoints(endpoints))
+    def __init__(
+        self, endpoints: str | Iterable[str], *, tls: ClientTLS | None = None, token: str | None = None
+    ) -> None:
+        self._book = AddressBook(parse_endpoints(endpoints), tls)
         self._book.token = token
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
@@ -58,6 +62,7 @@ class StatusWatch:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         reasons: list[str] = []
+        hint = NOBODY_ANSWERS_HINT
         left = self._book.candidates()
         while (self._channel is not None or left) and loop.time() < deadline:
             try:
@@ -67,6 +72,7 @@ class StatusWatch:
                 status = await self._status(self._channel, min(deadline - loop.time(), ATTEMPT_SECONDS))
             except ConnectFailed as error:
                 reasons.append(str(error))
+                hint = error.hint
                 break
             except TimeoutError:
                 break
@@ -82,7 +88,7 @@ class StatusWatch:
             return status
         raise Unavailable(
             f"cannot reach {'; '.join(reasons) or 'any member in time'}",
-            hint="check --endpoints, or start a node: lattice start",
+            hint=hint,
         )
 
     async def _status(self, channel: grpc.aio.Channel, seconds: float) -> ClusterStatus:

@@ -212,8 +212,11 @@ class RaftNode:
 
         Not before the log up to it is durable here: after a crash it would be of a term that the disk does not
         know. And not before this server knows who belonged to the cluster at ``index``: one that joined and gets the
-        log from its beginning is told only by the entry that made it a member.
+        log from its beginning is told only by the entry that made it a member. Nor where the log has left it behind: a
+        snapshot from the leader is in force, and the state machine has yet to follow.
         """
+        if index < self.log.offset:
+            return False
         return index <= self.durability.durable_index and bool(self.log.configuration_at(index).members)
 
     # ---- inputs -------------------------------------------------------------------------------------

@@ -25,10 +25,13 @@ from lattice_core.raft.messages import Message
 from lattice_core.raft.types import NodeId
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope, decode_messages, to_pb
-from lattice_core.rpc.options import CONNECT_TIMEOUT_MS, peer_channel_options
+from lattice_core.rpc.credentials import PeerSecurity
+from lattice_core.rpc.options import CONNECT_TIMEOUT_MS
 from lattice_core.rpc.outbox import Outbox
 from lattice_core.rpc.pb import raft_pb2
 from lattice_core.rpc.peers import REFUSAL_METADATA_KEY, HelloRefused, PeerDirectory
+from lattice_core.rpc.tls_diagnosis import diagnose, may_be_tls
+from lattice_core.tls import member_dns_name
 
 STREAM_METHOD = "/lattice.v1.Raft/Stream"
 STATUS_METHOD = "/lattice.v1.Raft/Status"
@@ -36,6 +39,9 @@ STATUS_METHOD = "/lattice.v1.Raft/Status"
 FIRST_RETRY_SECONDS = 0.05
 MAX_RETRY_SECONDS = 1.0
 HELLO_TIMEOUT_SECONDS = CONNECT_TIMEOUT_MS / 1000
+
+EXPLAIN_AGAIN_SECONDS = 10.0
+"""Between two looks at why a peer cannot be talked to: each is a connection of its own."""
 
 log = logging.getLogger("lattice.rpc")
 
@@ -80,6 +86,7 @@ class PeerLink:
         self._tracer = tracer
         self._outbox = Outbox(lambda: on_unreachable(peer))
         self._nudge = asyncio.Event()
+        self._explain_at = 0.0
         self._channel: grpc.aio.Channel | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -114,7 +121,8 @@ class PeerLink:
         """Ask the peer for its status. Raises one of CONNECTION_ERRORS within the timeout."""
         if self._channel is not None and self.connected:
             return await call_status(self._channel, timeout_seconds)
-        return await fetch_status(self.addr, timeout_seconds)
+        directory = self._directory
+        return await fetch_status(directory.security, directory.name_of(self.peer), self.addr, timeout_seconds)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -135,7 +143,7 @@ class PeerLink:
             except StreamEnded:
                 pass
             except CONNECTION_ERRORS as error:
-                self._failed(error)
+                await self._failed(error)
             except Exception:
                 # A fault of ours, or of the disk that binds incarnations: it must not silence the link for good.
                 log.exception("the stream to %s (%s) ended", self._directory.name_of(self.peer), self.addr)
@@ -159,13 +167,23 @@ class PeerLink:
         except TimeoutError:
             pass
 
-    def _failed(self, error: BaseException) -> None:
-        if not note_refusal(error, self._directory, self.peer):
-            log.debug("no stream to %s: %s", self.addr, describe(error))
+    async def _failed(self, error: BaseException) -> None:
+        if note_refusal(error, self._directory, self.peer):
+            return
+        log.debug("no stream to %s: %s", self.addr, describe(error))
+        now = asyncio.get_running_loop().time()
+        if self.connected or now < self._explain_at:
+            return
+        self._explain_at = now + EXPLAIN_AGAIN_SECONDS
+        name = self._directory.name_of(self.peer)
+        reason = await explain(error, self._directory.security, name, self.addr)
+        if reason is not None:
+            self._directory.log_refusal(f"cannot talk to {name} at {self.addr}: {reason}")
 
     async def _connection(self) -> None:
         """One channel, one stream, from hello to its end. Always raises."""
-        async with grpc.aio.insecure_channel(self.addr, options=peer_channel_options()) as channel:
+        directory = self._directory
+        async with directory.security.open_channel(directory.name_of(self.peer), self.addr) as channel:
             # Bytes in and out: parsing is ours, so that what cannot be parsed is our error to handle.
             open_stream: Any = channel.stream_stream
             call = open_stream(STREAM_METHOD)()
@@ -222,7 +240,7 @@ def note_refusal(error: BaseException, directory: PeerDirectory, peer: NodeId) -
 
 async def greet(peer: NodeId, addr: str, directory: PeerDirectory, timeout_seconds: float) -> bool:
     """Exchange hellos with a member and hang up; whether that went well. A refusal is noted."""
-    async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
+    async with directory.security.open_channel(directory.name_of(peer), addr) as channel:
         open_stream: Any = channel.stream_stream
         call = open_stream(STREAM_METHOD)()
         try:
@@ -236,6 +254,14 @@ async def greet(peer: NodeId, addr: str, directory: PeerDirectory, timeout_secon
         finally:
             call.cancel()
         return False
+
+
+async def explain(error: BaseException, security: PeerSecurity, name: str, addr: str) -> str | None:
+    """What is wrong with TLS between this side and the member ``name``, if that is why a connection failed."""
+    if not isinstance(error, grpc.aio.AioRpcError) or not may_be_tls(error.details() or ""):
+        return None
+    finding = await diagnose(addr, security.material, member_dns_name(name))
+    return finding.reason if finding is not None else None
 
 
 async def write_envelopes(outbox: Outbox, write: Callable[[bytes], Any], tracer: EntryTracer | None = None) -> None:
@@ -278,7 +304,8 @@ async def call_status(channel: grpc.aio.Channel, timeout_seconds: float) -> raft
     return status
 
 
-async def fetch_status(addr: str, timeout_seconds: float) -> raft_pb2.MemberStatus:
-    """The status of whoever listens at a peer address. Raises one of CONNECTION_ERRORS."""
-    async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
+async def fetch_status(security: PeerSecurity, name: str, addr: str, timeout_seconds: float) -> raft_pb2.MemberStatus:
+    """The status of whoever listens at a peer address; with TLS, of the server ``name`` or nobody. Raises one of
+    CONNECTION_ERRORS."""
+    async with security.open_channel(name, addr) as channel:
         return await call_status(channel, timeout_seconds)

@@ -2,7 +2,8 @@
 
 Before consensus sees a single message, both ends of a stream say hello, and each checks the other
 (SAFETY 47): same cluster, same protocol, the one who was meant, a member id that fits the name the
-configuration gives it, and an **incarnation** that fits the id.
+configuration gives it, and an **incarnation** that fits the id. With TLS, the name must also be the one that the
+connection's certificate proves (:mod:`lattice_core.rpc.credentials`).
 
 The incarnation is a number drawn when a data directory is made. The first one seen for a member id is
 bound, durably, and passed on in every hello. Another one later means that the directory was lost or
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lattice_core.raft.types import Configuration, Member, NodeId
+from lattice_core.rpc.credentials import PLAIN, PeerSecurity
 from lattice_core.rpc.pb import raft_pb2
 
 PROTOCOL = 1
@@ -51,6 +53,8 @@ class Refusal(enum.Enum):
     """Who is refused comes with another data directory than the one known: it must stop."""
     SELF = "self"
     """Who refuses has just learned that of itself; the one it refuses has done nothing wrong."""
+    CERTIFICATE = "certificate"
+    """The name claimed is not the one that the certificate proves."""
     REMOVED = "removed"
     """Who is refused is no member any more: it must stop, for good."""
 
@@ -116,15 +120,18 @@ class PeerDirectory:
         on_disowned: Callable[[str], None],
         on_removed: Callable[[str], None],
         routes: Mapping[str, str] | None = None,
+        security: PeerSecurity = PLAIN,
     ) -> None:
         """``configuration`` is the one in force, ``committed`` the newest committed one and its index.
 
         ``on_disowned`` is called with the reason when a member holds another incarnation for *our* id,
         ``on_removed`` when one knows that this member was removed.
 
-        ``routes``: where to dial members of these names, if not at their peer address.
+        ``routes``: where to dial members of these names, if not at their peer address. ``security``: how, and what
+        proves who answers or dials.
         """
         self.local = local
+        self.security = security
         self._book = book
         self._configuration = configuration
         self._committed = committed
@@ -190,11 +197,21 @@ class PeerDirectory:
             member_at_index=self._member_at_index(),
         )
 
-    async def admit(self, hello: raft_pb2.Hello, *, expected: NodeId | None) -> PeerInfo:
+    async def admit(
+        self, hello: raft_pb2.Hello, *, expected: NodeId | None, proven: frozenset[str] | None = None
+    ) -> PeerInfo:
         """Check a hello, bind its incarnation, remember the peer. Raises HelloRefused; then nothing changed.
 
-        ``expected`` is whom we dialled; None where we were dialled.
+        ``expected`` is whom we dialled; None where we were dialled. ``proven``: the members' names that the
+        certificate of the connection is for; None where no certificate is asked for, or gRPC has compared it already.
         """
+        if proven is not None and hello.name not in proven:
+            whose = ", ".join(f"member {name}" for name in sorted(proven)) or "no member"
+            raise HelloRefused(
+                Refusal.CERTIFICATE,
+                f"who says to be {hello.name or 'nobody'} ({hello.node_id:016x} at {hello.peer_addr or 'no address'}) "
+                f"has shown a certificate for {whose}",
+            )
         self._check(hello, expected)
         known = self._book.known()
         fresh = {hello.node_id: hello.incarnation}

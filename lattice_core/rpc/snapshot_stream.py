@@ -26,7 +26,6 @@ from lattice_core.raft.types import NodeId
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF
 from lattice_core.rpc.codec import MalformedMessage
 from lattice_core.rpc.link import HELLO_TIMEOUT_SECONDS, describe, note_refusal
-from lattice_core.rpc.options import peer_channel_options
 from lattice_core.rpc.pb import raft_pb2
 from lattice_core.rpc.peers import REFUSAL_METADATA_KEY, HelloRefused, PeerDirectory
 
@@ -87,7 +86,7 @@ async def send_snapshot(
     ``read(offset, size)`` gives the file's bytes; ``wanted`` is asked before each piece. Raises Refused with the
     reason, one of CONNECTION_ERRORS, and whatever ``read`` raises.
     """
-    async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
+    async with directory.security.open_channel(directory.name_of(peer), addr) as channel:
         open_stream: Any = channel.stream_stream
         call = open_stream(SNAPSHOT_METHOD)()
         try:
@@ -156,7 +155,8 @@ async def serve_snapshot(directory: PeerDirectory, sink: Sink, context: Any) -> 
     """The handler of ``Raft.Snapshot``, on bytes."""
     try:
         first = await _first_part(context)
-        peer = (await directory.admit(first.hello, expected=None)).node_id
+        proven = directory.security.proven_members(context)
+        peer = (await directory.admit(first.hello, expected=None, proven=proven)).node_id
     except HelloRefused as refused:
         directory.log_refusal(f"refused a snapshot from {context.peer()}: {refused.message}")
         await context.abort(

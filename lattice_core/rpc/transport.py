@@ -22,6 +22,7 @@ from lattice_core.raft.messages import RESPONSES, Message
 from lattice_core.raft.types import Configuration, NodeId
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope
+from lattice_core.rpc.credentials import PeerSecurity
 from lattice_core.rpc.link import (
     HELLO_TIMEOUT_SECONDS,
     EntryTracer,
@@ -80,6 +81,10 @@ class PeerTransport:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._opened = asyncio.Event()
+
+    @property
+    def security(self) -> PeerSecurity:
+        return self._directory.security
 
     def open(self) -> None:
         """Let messages in. Until then incoming streams get no further than hello."""
@@ -245,7 +250,8 @@ class PeerTransport:
             raise HelloRefused(Refusal.MALFORMED, "the first envelope is not a hello")
         if self._closed:
             raise HelloRefused(Refusal.MALFORMED, "this member is shutting down")
-        return await self._directory.admit(envelope.hello, expected=None)
+        proven = self._directory.security.proven_members(context)
+        return await self._directory.admit(envelope.hello, expected=None, proven=proven)
 
 
 async def _finished(event: asyncio.Event) -> None:
@@ -262,7 +268,8 @@ def raft_handlers(
     Without a ``sink`` no snapshots are taken in.
     """
 
-    async def serve_status(_request: raft_pb2.StatusRequest, _context: object) -> raft_pb2.MemberStatus:
+    async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
+        await transport.security.require_member(context)
         return await status()
 
     handlers = {

@@ -15,7 +15,8 @@ A directory that joins a running cluster is made in another order: lock, incarna
 asked, then log, identity. Its first configuration is empty: it knows of no voters, so it cannot campaign, until log
 or snapshot bring it the cluster's own.
 
-A directory whose member was removed holds a mark that says so (:func:`mark_removed`), and is refused from then on.
+A directory whose member was removed holds a mark that says so (:func:`mark_removed`), and is refused from then on;
+likewise one whose state was found not to be the others' (:func:`mark_diverged`). reseeding.py is the way back.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ from lattice_core.server.clock import now_ns
 from lattice_core.server.incarnations import Incarnations, replace_file
 from lattice_core.server.snapshot_files import Snapshot, set_aside
 from lattice_core.storage.filesystem import FileSystem, join
-from lattice_core.storage.identity import REMOVED, REMOVED_ASIDE, DataDirectory, Identity
+from lattice_core.storage.identity import (
+    DIVERGED,
+    DIVERGED_ASIDE,
+    REMOVED,
+    REMOVED_ASIDE,
+    DataDirectory,
+    Identity,
+)
 from lattice_core.storage.recovery import DAMAGE_HINT
 from lattice_core.storage.restart import restart
 from lattice_core.storage.snapshots import SnapshotReader
@@ -154,9 +162,17 @@ def incarnation_to_join(fs: FileSystem, directory: DataDirectory) -> Incarnation
 
 
 def create_joined(
-    directory: DataDirectory, config: NodeConfig, fs: FileSystem, incarnations: Incarnations, admission: Admission
+    directory: DataDirectory,
+    config: NodeConfig,
+    fs: FileSystem,
+    incarnations: Incarnations,
+    admission: Admission,
+    *,
+    initial_cluster: str | None = None,
 ) -> OpenedNode:
-    """Make the directory the member's that the cluster has just admitted. Blocking. Raises StorageFailed."""
+    """Make the directory the member's that the cluster has just admitted. Blocking. Raises StorageFailed.
+
+    ``initial_cluster``: of the member that this one is in the place of, whose options it may be started with."""
     others = (member for member in admission.configuration.members if member.id != admission.node_id)
     incarnations.meet(tuple(Member(member.id, member.name, member.peer_addr) for member in others))
     identity = Identity(
@@ -166,6 +182,7 @@ def create_joined(
         config.peer_addr,
         config.client_addr,
         joined_index=admission.index,
+        initial_cluster=initial_cluster,
     )
     wal = _make(directory, config, fs, identity, NO_CONFIGURATION)
     log.info(
@@ -196,9 +213,30 @@ def mark_removed(fs: FileSystem, path: str, name: str, reason: str) -> None:
     replace_file(fs, path, REMOVED, REMOVED_ASIDE, f"{name} was removed from its cluster: {reason}\n".encode())
 
 
+def mark_diverged(fs: FileSystem, path: str, reason: str) -> None:
+    """Let no node serve what is in this directory again; durable on return. Raises StorageFailed."""
+    replace_file(fs, path, DIVERGED, DIVERGED_ASIDE, f"{reason}\n".encode())
+
+
 def _refuse_removed(fs: FileSystem, directory: DataDirectory, identity: Identity) -> None:
     if fs.exists(join(directory.path, REMOVED)):
         raise removed_error(identity.node_name, f"{directory.path} is of no use any more")
+
+
+def _refuse_diverged(fs: FileSystem, directory: DataDirectory) -> None:
+    path = join(directory.path, DIVERGED)
+    if fs.exists(path):
+        file = fs.open_read_only(path)
+        try:
+            reason = file.read_at(0, file.size()).decode(errors="replace").strip()
+        finally:
+            file.close()
+        raise StorageDamaged(
+            f"{directory.path} holds a state that is not the other members': {reason}",
+            path=path,
+            offset=0,
+            hint=DAMAGE_HINT,
+        )
 
 
 def removed_error(name: str, why: str) -> ServerRemoved:
@@ -286,6 +324,7 @@ def _new_machine(config: NodeConfig) -> StateMachine:
 def _reopen(config: NodeConfig, fs: FileSystem, directory: DataDirectory, identity: Identity) -> OpenedNode:
     locked_ns = now_ns()
     _refuse_removed(fs, directory, identity)
+    _refuse_diverged(fs, directory)
     identity.require(directory.path, node_name=config.name, peer_addr=config.peer_addr)
     _require_same_first_members(config, directory, identity)
     begun = restart(

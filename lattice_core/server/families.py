@@ -117,6 +117,11 @@ def _streams(node: Node, *, total: bool) -> Iterable[Sample]:
             yield (name,), call.streams_total if total else call.streams_open
 
 
+def _certificates(node: Node) -> Iterable[Sample]:
+    for listener in node.tls.listeners:
+        yield (listener.port,), listener.certificate.not_after.timestamp()
+
+
 def _disk_free(node: Node) -> float:
     try:
         return node.free_bytes()
@@ -219,6 +224,9 @@ FAMILIES: tuple[Family, ...] = (
            lambda node: node.snapshots.sender.under_way),
     _counter("snapshots_installed", "Snapshots received and made this member's state.",
              lambda m: m.snapshots_installed),
+    # -- certificates ---------------------------------------------------------------------------------
+    Family("lattice_tls_certificate_expiry_timestamp_seconds", "gauge", "When the certificate of this port ends, in "
+           "seconds since 1970; only of ports with TLS.", _certificates, ("port",)),
     # -- the process ----------------------------------------------------------------------------------
     _counter("held_up", "How often the event loop's timer came so late that the process must have been stopped or "
              "starved.", lambda m: m.held_up),

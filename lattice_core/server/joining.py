@@ -20,11 +20,12 @@ from lattice_core import __version__
 from lattice_core.config import NodeConfig
 from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unauthenticated, Unavailable
 from lattice_core.rpc.codec import MalformedMessage, configuration_from_pb
+from lattice_core.rpc.credentials import PLAIN, PeerSecurity
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.link import STATUS_METHOD
-from lattice_core.rpc.options import peer_channel_options
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.server.bootstrap import Admission
+from lattice_core.server.tls import NodeTLS
 from lattice_core.tokens import read_token_file
 
 ADD_SERVER_METHOD = "/lattice.v1.Cluster/AddServer"
@@ -44,8 +45,13 @@ MAX_PAUSE_SECONDS = 1.0
 log = logging.getLogger("lattice.join")
 
 
-async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
+async def ask_to_join(
+    config: NodeConfig, incarnation: int, tls: NodeTLS, lost_cluster_id: int | None = None
+) -> Admission:
     """Ask until there is an answer. The peer port must be served meanwhile: see :func:`joining_handlers`.
+
+    With ``config.reseed``, in place of the member of this name and address (reseeding.py); ``lost_cluster_id``: the
+    cluster that this was, if that is known.
 
     Raises NotAllowed with the cluster's reason (Unauthenticated: it wants a token), InvalidRequest, Unavailable if
     nobody could say for PATIENCE_SECONDS.
@@ -61,7 +67,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         while addrs:
             addr = addrs.pop()
             try:
-                return await _ask(addr, config, incarnation, token)
+                return await _ask(addr, config, incarnation, tls, token, lost_cluster_id)
             except NotLeader as error:
                 reasons[addr] = error.message
                 if error.leader_addr and error.leader_addr not in reasons:
@@ -79,7 +85,7 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         if loop.time() >= deadline:
             raise Unavailable(
                 f"{config.name} could not join within {PATIENCE_SECONDS:g} s: {text}",
-                hint=f"lattice cluster status --endpoints {config.join}, and the same command again",
+                hint=f"lattice cluster status --endpoints {','.join(config.join_addrs)}, and the same command again",
             )
         if text != told:
             log.info("not admitted yet, asking again: %s", text)
@@ -88,8 +94,10 @@ async def ask_to_join(config: NodeConfig, incarnation: int) -> Admission:
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-async def _ask(addr: str, config: NodeConfig, incarnation: int, token: str | None) -> Admission:
-    async with grpc.aio.insecure_channel(addr, options=peer_channel_options()) as channel:
+async def _ask(
+    addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS, token: str | None, lost_cluster_id: int | None
+) -> Admission:
+    async with tls.open_client_channel(addr) as channel:
         call: Any = channel.unary_unary(
             ADD_SERVER_METHOD,
             request_serializer=cluster_pb2.AddServerRequest.SerializeToString,
@@ -101,12 +109,14 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int, token: str | Non
             learner=config.learner,
             incarnation=incarnation,
             timeout_seconds=CALL_SECONDS * 0.8,
+            reseed=bool(config.reseed),
+            reseed_cluster_id=lost_cluster_id,
         )
         try:
             metadata = (("authorization", f"Bearer {token}"),) if token is not None else None
             response = await call(request, timeout=CALL_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise _reason(error) from None
+            raise await _reason(error, addr, tls) from None
     try:
         configuration = configuration_from_pb(response.configuration)
     except MalformedMessage as error:
@@ -116,19 +126,24 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int, token: str | Non
     return Admission(response.cluster_id, response.member.id, response.index, configuration)
 
 
-def _reason(error: grpc.aio.AioRpcError) -> LatticeError:
+async def _reason(error: grpc.aio.AioRpcError, addr: str, tls: NodeTLS) -> LatticeError:
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable("no answer in time")
     failure = from_rpc_error(error)
-    if type(failure) is Unavailable and "Failed to connect" in failure.message:
-        return Unavailable("nobody answers there")
+    if type(failure) is Unavailable:
+        if "Failed to connect" in failure.message:
+            return Unavailable("nobody answers there")
+        return Unavailable(await tls.explain(error, addr) or failure.message)
     return failure
 
 
-def joining_handlers(config: NodeConfig, incarnation: int) -> grpc.GenericRpcHandler[Any, Any]:
+def joining_handlers(
+    config: NodeConfig, incarnation: int, security: PeerSecurity = PLAIN
+) -> grpc.GenericRpcHandler[Any, Any]:
     """What a server that is being admitted says on its peer port: who it is, and nothing else."""
 
-    async def serve_status(_request: raft_pb2.StatusRequest, _context: object) -> raft_pb2.MemberStatus:
+    async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
+        await security.require_member(context)
         return raft_pb2.MemberStatus(
             name=config.name,
             client_addr=config.client_addr,

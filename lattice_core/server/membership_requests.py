@@ -43,7 +43,7 @@ from lattice_core.raft.node import RaftNode
 from lattice_core.raft.types import Configuration, Member, NodeId, Promotion
 from lattice_core.rpc.aio import CONNECTION_ERRORS
 from lattice_core.rpc.codec import configuration_to_pb, member_to_pb
-from lattice_core.rpc.link import fetch_status
+from lattice_core.rpc.link import explain, fetch_status
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.rpc.peers import PeerDirectory
 from lattice_core.server.clock import now_ns
@@ -98,6 +98,9 @@ class MembershipRequests:
 
     async def add(self, request: cluster_pb2.AddServerRequest) -> cluster_pb2.MembershipResponse:
         asked_by_itself = request.incarnation if request.HasField("incarnation") else None
+        learner = request.learner
+        if request.reseed and asked_by_itself is not None and not request.dry_run:
+            learner = await self._remove_former_self(request) or learner
 
         async def plan() -> Plan:
             configuration = self._core.configuration
@@ -107,7 +110,7 @@ class MembershipRequests:
                 await self._readmit(known, asked_by_itself)
                 return _nothing_to_do(known, self._core.configuration)
             self._require_new(configuration, request.name, request.peer_addr)
-            promotion = None if request.learner else Promotion()
+            promotion = None if learner else Promotion()
             return await self._plan_new(
                 request.name, request.peer_addr, promotion, asked_by_itself, start_later=request.start_later
             )
@@ -149,19 +152,8 @@ class MembershipRequests:
 
     async def remove(self, request: cluster_pb2.RemoveServerRequest) -> cluster_pb2.MembershipResponse:
         async def plan() -> Plan:
-            configuration = self._core.configuration
-            member = self._require_member(configuration, request.name)
-            self._require_not_being_replaced(configuration, member)
-            if configuration.voters == {member.id}:
-                raise NotAllowed(
-                    f"{member.name} is the last voter, and a cluster needs one",
-                    hint="add another server first: lattice start --name NAME ... --join H:P",
-                )
-            change = MembershipChange(remove=frozenset((member.id,)))
-            eventual = _eventual(configuration, change)
-            if not request.force:
-                self._require_live_quorum(configuration, eventual, member)
-            return Plan(member, change, eventual, lambda found: not found.is_joint and member.id not in found)
+            member = self._require_member(self._core.configuration, request.name)
+            return self._plan_removal(member, force=request.force)
 
         async def before() -> None:
             # A leader that leaves without a word costs its clients an election; a transfer, a fraction of that.
@@ -173,6 +165,20 @@ class MembershipRequests:
                 self._host.require_leader()
 
         return await self._carry_out(plan, request.timeout_seconds, dry_run=request.dry_run, before=before)
+
+    def _plan_removal(self, member: Member, *, force: bool) -> Plan:
+        configuration = self._core.configuration
+        self._require_not_being_replaced(configuration, member)
+        if configuration.voters == {member.id}:
+            raise NotAllowed(
+                f"{member.name} is the last voter, and a cluster needs one",
+                hint="add another server first: lattice start --name NAME ... --join H:P",
+            )
+        change = MembershipChange(remove=frozenset((member.id,)))
+        eventual = _eventual(configuration, change)
+        if not force:
+            self._require_live_quorum(configuration, eventual, member)
+        return Plan(member, change, eventual, lambda found: not found.is_joint and member.id not in found)
 
     async def promote(self, request: cluster_pb2.PromoteServerRequest) -> cluster_pb2.MembershipResponse:
         async def plan() -> Plan:
@@ -199,6 +205,38 @@ class MembershipRequests:
             )
 
         return await self._carry_out(plan, request.timeout_seconds, dry_run=request.dry_run)
+
+    async def _remove_former_self(self, request: cluster_pb2.AddServerRequest) -> bool:
+        """Remove the member whose place a server takes that has lost its data; whether it was a learner for good.
+
+        That the member does not run any more is seen, not believed: at its address that very server waits.
+        """
+        ours = self._host.peers.local.cluster_id
+        if request.HasField("reseed_cluster_id") and request.reseed_cluster_id != ours:
+            raise NotAllowed(
+                f"the data that {request.name} has lost belonged to cluster {request.reseed_cluster_id:016x}, and this "
+                f"is cluster {ours:016x}",
+                hint="--reseed takes the client address of a member of its own cluster",
+            )
+        learner = False
+
+        async def plan() -> Plan:
+            nonlocal learner
+            configuration = self._core.configuration
+            known = configuration.member_named(request.name)
+            if known is None or self._host.peers.known_incarnation(known.id) == request.incarnation:
+                return Plan(known or Member(1, request.name, request.peer_addr), None, configuration, lambda _: True)
+            if known.peer_addr != request.peer_addr:
+                raise NotAllowed(
+                    f"{known.name} is a member at {known.peer_addr}, and its place is asked for at {request.peer_addr}",
+                    hint=f"--peer-addr {known.peer_addr}; or first: lattice cluster remove-server {known.name}",
+                )
+            await self._probe(known.name, known.peer_addr, request.incarnation)
+            learner = known.id in configuration.learners and known.promotion is None
+            return self._plan_removal(known, force=False)
+
+        await self._carry_out(plan, request.timeout_seconds / 2, dry_run=False)
+        return learner
 
     # -- the way of all requests --------------------------------------------------------------------
 
@@ -410,11 +448,13 @@ class MembershipRequests:
 
     async def _probe(self, name: str, addr: str, incarnation: int | None) -> int:
         """The incarnation of the server ``name`` that waits at ``addr`` to join. Raises NotAllowed, Unavailable."""
+        peers = self._host.peers
+        dialled = peers.dial_addr(name, addr)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                status = await fetch_status(self._host.peers.dial_addr(name, addr), PROBE_SECONDS)
+                status = await fetch_status(peers.security, name, dialled, PROBE_SECONDS)
         except CONNECTION_ERRORS as error:
-            reason = _why_not(error)
+            reason = await explain(error, peers.security, name, dialled) or _why_not(error)
             if incarnation is not None:
                 # It says itself that it is there; perhaps this was a moment's trouble.
                 raise Unavailable(

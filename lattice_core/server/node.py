@@ -49,6 +49,7 @@ from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
+from lattice_core.server.tls import NodeTLS
 from lattice_core.server.tracing import NodeTracer
 from lattice_core.storage.errors import DiskFull
 
@@ -66,8 +67,9 @@ class Node:
     ``failed`` is done, with the reason, when the node cannot go on; whoever runs it must then end it.
     """
 
-    def __init__(self, config: NodeConfig, opened: OpenedNode, tracer: NodeTracer | None = None) -> None:
+    def __init__(self, config: NodeConfig, opened: OpenedNode, tls: NodeTLS, tracer: NodeTracer | None = None) -> None:
         self.config = config
+        self.tls = tls
         self._opened = opened
         self._started_ns = now_ns()
         self.metrics = NodeMetrics()
@@ -101,6 +103,7 @@ class Node:
             self._disowned,
             self._removed,
             config.peer_routes,
+            tls.peers,
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)

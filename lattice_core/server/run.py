@@ -21,23 +21,26 @@ import grpc
 
 from lattice_core.addresses import parse_addr
 from lattice_core.config import NodeConfig
-from lattice_core.errors import ConfigurationError, LatticeError, StorageFailed
+from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved, StorageDamaged, StorageFailed
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
 from lattice_core.server.access import GatedHandlers
 from lattice_core.server.access_service import AccessService
-from lattice_core.server.bootstrap import OpenedNode, create_joined, incarnation_to_join, open_in
+from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.cluster_service import ClusterService
+from lattice_core.server.handshakes import HandshakeLog
 from lattice_core.server.http_listener import HttpListener
 from lattice_core.server.joining import ask_to_join, joining_handlers
 from lattice_core.server.kv_service import KVService
 from lattice_core.server.measured_calls import MeasuredHandlers
 from lattice_core.server.monitoring import http_listener, introspection_handlers
 from lattice_core.server.node import Node
+from lattice_core.server.reseeding import former_cluster_id, reseed, tidy, way_back
+from lattice_core.server.tls import NodeTLS
 from lattice_core.server.tracing import tracer_for
 from lattice_core.storage.descriptors import Reserve
-from lattice_core.storage.filesystem import FileSystem, RealFileSystem
+from lattice_core.storage.filesystem import OfflineFileSystem, RealFileSystem
 from lattice_core.storage.identity import DataDirectory
 
 log = logging.getLogger("lattice.run")
@@ -63,10 +66,12 @@ STOP_GRACE_SECONDS = 0.25
 class RunningNode:
     """A node with its two listeners, in this process. Tests start several on one loop."""
 
-    def __init__(self, config: NodeConfig, fs: FileSystem | None = None) -> None:
+    def __init__(self, config: NodeConfig, fs: OfflineFileSystem | None = None) -> None:
         config.validate()
         self.config = config
-        self._fs = fs if fs is not None else RealFileSystem(Reserve())
+        self._tls = NodeTLS(config)
+        self._watching: asyncio.Task[None] | None = None
+        self._fs: OfflineFileSystem = fs if fs is not None else RealFileSystem(Reserve())
         self._opened: OpenedNode | None = None
         self.node: Node
         self._kv: KVService
@@ -74,12 +79,17 @@ class RunningNode:
         self._http: HttpListener | None = None
         self._started = False
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether one of its ports speaks TLS."""
+        return bool(self._tls.listeners)
+
     async def start(self) -> None:
         """Open the directory, take the ports, take part. On an error everything is given back."""
         try:
             tracer = tracer_for(self.config)  # before anything is made that would stay
             self._opened = await self._open()
-            self.node = Node(self.config, self._opened, tracer)
+            self.node = Node(self.config, self._opened, self._tls, tracer)
             self._kv = KVService(self.node)
             self._require_ports()
             services = (
@@ -103,9 +113,11 @@ class RunningNode:
                 options=client_server_options(),
                 maximum_concurrent_rpcs=MAX_CLIENT_CALLS,
             )
-            _bind(peer_server, self.config.peer_addr, "--peer-addr")
-            _bind(client_server, self.config.client_addr, "--client-addr")
+            _bind(peer_server, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
+            _bind(client_server, self.config.client_addr, "--client-addr", self._tls.client_port())
             self._servers = [client_server, peer_server]
+            if self._tls.listeners:
+                self._watching = asyncio.create_task(self._tls.watch(), name="certificates")
             await self._listen_for_metrics()
             await peer_server.start()
             await self.node.start()
@@ -117,32 +129,53 @@ class RunningNode:
             raise
 
     async def _open(self) -> OpenedNode:
-        """The data directory, made if need be; blocking, on purpose on the loop: nothing else runs here before.
+        """The data directory, made if need be, or another one in its place if it is damaged and that is wanted."""
+        config, fs = self.config, self._fs
+        if config.reseed:
+            tidy(fs, config.data_dir)
+        try:
+            return await self._open_as_it_is()
+        except (StorageDamaged, ServerRemoved) as error:
+            if not config.reseed:
+                if isinstance(error, StorageDamaged):
+                    error.hint = way_back(config)
+                raise
+            log.warning("%s", error)
+            log.warning("%s comes back as a new member, by way of %s", config.name, config.reseed)
+            self._require_ports()
+            await reseed(config, fs, self._admission)
+            return await self._open_as_it_is()
 
-        To make one that joins, the cluster is asked first.
-        """
+    async def _open_as_it_is(self) -> OpenedNode:
+        """Blocking, on purpose on the loop: nothing else runs here before. To make one that joins, the cluster is
+        asked first."""
         config, fs = self.config, self._fs
         directory = DataDirectory.open(fs, config.data_dir)
         try:
-            if directory.identity is not None or not config.join:
+            if directory.identity is not None or not (config.join or config.reseed):
                 return open_in(directory, config, fs, before_making=self._require_ports)
             self._require_ports()
             incarnations = incarnation_to_join(fs, directory)
-            listener = grpc.aio.server(
-                handlers=[joining_handlers(config, incarnations.own)],
-                options=peer_server_options(),
-                maximum_concurrent_rpcs=MAX_PEER_CALLS,
-            )
-            _bind(listener, config.peer_addr, "--peer-addr")
-            await listener.start()
-            try:
-                admission = await ask_to_join(config, incarnations.own)
-            finally:
-                await listener.stop(STOP_GRACE_SECONDS)
+            admission = await self._admission(incarnations.own)
             return create_joined(directory, config, fs, incarnations, admission)
         except BaseException:
             directory.close()
             raise
+
+    async def _admission(self, incarnation: int) -> Admission:
+        """Ask to be let in, and be there for the leader to look at meanwhile."""
+        listener = grpc.aio.server(
+            handlers=[joining_handlers(self.config, incarnation, self._tls.peers)],
+            options=peer_server_options(),
+            maximum_concurrent_rpcs=MAX_PEER_CALLS,
+        )
+        _bind(listener, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
+        await listener.start()
+        try:
+            lost = former_cluster_id(self._fs, self.config.data_dir) if self.config.reseed else None
+            return await ask_to_join(self.config, incarnation, self._tls, lost)
+        finally:
+            await listener.stop(STOP_GRACE_SECONDS)
 
     async def _listen_for_metrics(self) -> None:
         """Before the node takes part, so that whoever watches sees why it is not ready yet."""
@@ -190,6 +223,10 @@ class RunningNode:
         self._started = False
         if self._http is not None:
             await self._http.close()
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         servers, self._servers = self._servers, []
         if servers:
             await servers[0].stop(grace)
@@ -218,10 +255,10 @@ def _require_free(addr: str, option: str) -> None:
         raise _cannot_listen(addr, option, (error.strerror or str(error)).lower()) from None
 
 
-def _bind(server: grpc.aio.Server, addr: str, option: str) -> None:
-    """Raises ConfigurationError if the port cannot be had."""
+def _bind(server: grpc.aio.Server, addr: str, option: str, credentials: grpc.ServerCredentials | None) -> None:
+    """With TLS if there are credentials. Raises ConfigurationError if the port cannot be had."""
     try:
-        bound = server.add_insecure_port(addr)
+        bound = server.add_insecure_port(addr) if credentials is None else server.add_secure_port(addr, credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:
@@ -248,6 +285,9 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
     stderr. Raises LatticeError for what keeps it from starting (ports, directory, identity).
     """
     running = RunningNode(config)
+    handshakes = HandshakeLog()
+    if running.has_tls:
+        handshakes.start()
     logs.set_up(config.name, config.log_level, config.log_format, running.log_context)
     tune_interpreter()
     loop = asyncio.get_running_loop()
@@ -292,6 +332,7 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
+        handshakes.stop()
 
 
 async def _failed(running: RunningNode, error: LatticeError) -> int:

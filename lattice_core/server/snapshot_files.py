@@ -64,16 +64,19 @@ class SnapshotFiles:
     async def keep_only(self, snapshot: Snapshot) -> bool:
         """Remove the older ones that are not in use, if there are any and this one is whole; False: none went.
 
+        A newer one stays: it may have come from the leader just now, and be what the log begins after already.
         Raises StorageDamaged, and nothing is removed.
         """
-        in_use = frozenset(self._in_use) | {snapshot.path}
+        in_use = frozenset(self._in_use)
 
         def job() -> bool:
-            if not any(path not in in_use for path in list_snapshots(self.fs, self.directory)):
+            there = list_snapshots(self.fs, self.directory)
+            older = [path for path in there if index_in(path) < snapshot.index and path not in in_use]
+            if not older:
                 return False
             with SnapshotReader(self.fs, snapshot.path) as reader:
                 reader.verify()
-            return retain(self.fs, self.directory, in_use=in_use, keep=0) > 0
+            return retain(self.fs, self.directory, in_use=frozenset(there).difference(older), keep=0) > 0
 
         return await self.worker.run(job)
 

@@ -191,14 +191,19 @@ class Snapshots:
     async def _take(self) -> Snapshot:
         wanted = self._applier.applied_index
         async with self._taking:
-            if self.newest is not None and self.newest.index >= max(1, wanted):
-                return self.newest
-            while not self._capturable():
-                await self._loop.next_pass()
-                if self._loop.stopped:
-                    raise Unavailable("this member is stopping")
             began = time.perf_counter()
-            await self._make_room()
+            while True:
+                if self.newest is not None and self.newest.index >= max(1, wanted):
+                    return self.newest
+                if not self._capturable():
+                    await self._loop.next_pass()
+                    if self._loop.stopped:
+                        raise Unavailable("this member is stopping")
+                    continue
+                began = time.perf_counter()
+                await self._make_room()
+                if self._capturable():
+                    break  # and not overtaken meanwhile by a snapshot from the leader
             self._overtaken = False
             grown_to = self._applier.applied_bytes
             capture = self._host.machine.capture()

@@ -6,6 +6,7 @@
     DATA/identity      JSON for people, with a CRC for us; written once
     DATA/peers         this directory's incarnation, and the other members' (written by the server)
     DATA/removed       there when this member has learned that it is none any more (written by the server)
+    DATA/diverged      there when its state was not the other members' (written by the server)
     DATA/wal/          the log
     DATA/snapshots/    the snapshots
     DATA/unfinished    being made out of a snapshot, not to be started: see making.py
@@ -45,12 +46,14 @@ PEERS = "peers"
 PEERS_ASIDE = "peers.tmp"
 REMOVED = "removed"
 REMOVED_ASIDE = "removed.tmp"
+DIVERGED = "diverged"
+DIVERGED_ASIDE = "diverged.tmp"
 UNFINISHED = "unfinished"
 CHANGING = "changing"
 CHANGING_ASIDE = "changing.tmp"
 OURS = frozenset(
     {IDENTITY, IDENTITY_ASIDE, LOCK, WAL, SNAPSHOTS, PEERS, PEERS_ASIDE, REMOVED, REMOVED_ASIDE}
-    | {UNFINISHED, CHANGING, CHANGING_ASIDE}
+    | {UNFINISHED, CHANGING, CHANGING_ASIDE, DIVERGED, DIVERGED_ASIDE}
 )
 TOLERATED = frozenset({"lost+found"})
 """The root of a filesystem of its own has one."""

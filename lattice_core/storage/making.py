@@ -36,6 +36,8 @@ from lattice_core.storage.filesystem import OfflineFileSystem, join
 from lattice_core.storage.identity import (
     CHANGING,
     CHANGING_ASIDE,
+    DIVERGED,
+    DIVERGED_ASIDE,
     IDENTITY,
     IDENTITY_ASIDE,
     LOCK,
@@ -191,8 +193,8 @@ def finish_change(fs: OfflineFileSystem, path: str) -> str:
     archive, new = join(path, _archive_name(fs, path)), join(path, NEW_PARTS)
     waiting = [part for part in _PARTS if fs.exists(join(new, part))]
     fs.make_dirs(archive)
-    # That the old member was removed from its cluster goes with it, and before it: the new one was not.
-    for part in [REMOVED, *waiting]:
+    # That the old member was removed, or not like the others, goes with it, and before it: the new one was not.
+    for part in [REMOVED, DIVERGED, *waiting]:
         if fs.exists(join(path, part)):
             fs.rename(join(path, part), join(archive, part))
     # For good, before anything takes their place: nothing of the old may ever be replaced by the new.
@@ -204,7 +206,7 @@ def finish_change(fs: OfflineFileSystem, path: str) -> str:
     if fs.exists(new):
         fs.sync_dir(new)
         fs.remove_dir(new)
-    for name in (IDENTITY_ASIDE, PEERS_ASIDE, REMOVED_ASIDE):  # what a crash of the old member has left
+    for name in (IDENTITY_ASIDE, PEERS_ASIDE, REMOVED_ASIDE, DIVERGED_ASIDE):  # what a crash of the old member has left
         if fs.exists(join(path, name)):
             fs.remove(join(path, name))
     fs.sync_dir(path)  # before the marker goes: without it nobody would clear this away

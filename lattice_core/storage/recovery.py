@@ -43,8 +43,8 @@ from lattice_core.storage.segments import (
 from lattice_core.storage.shape import ImpossibleRecord, LogShape
 
 DAMAGE_HINT = (
-    "this member can come back only as a new one: on a healthy member run `lattice cluster remove-server NAME`,"
-    " then remove this node's data directory and run `lattice start --join HOST:PORT` here"
+    "start this node with --reseed H:P (the client address of a healthy member): it comes back as a new member with "
+    "the leader's state, and what is here is kept"
 )
 
 

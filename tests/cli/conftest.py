@@ -143,7 +143,7 @@ class MemoryClient:
         self._called("node_status")
         return node()
 
-    def cluster_status(self) -> ClusterStatus:
+    def cluster_status(self, **_: Any) -> ClusterStatus:
         self._called("cluster_status")
         return every_kind_of_cluster()
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lattice_cli.commands.completion import SHELLS, script
+from lattice_cli.commands.completion import SHELLS
+from lattice_cli.completing import script
 from lattice_cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]

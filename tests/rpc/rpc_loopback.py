@@ -11,10 +11,12 @@ import grpc
 
 from lattice_core.raft.messages import Message
 from lattice_core.raft.types import Configuration, Member, NodeId
+from lattice_core.rpc.credentials import PLAIN, PeerSecurity, server_credentials
 from lattice_core.rpc.options import peer_server_options
 from lattice_core.rpc.pb import raft_pb2
 from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
 from lattice_core.rpc.transport import PeerTransport, raft_handlers
+from lattice_core.tls import Material
 
 CLUSTER = 0xC1
 
@@ -78,12 +80,20 @@ class Peer:
         self.book = Book()
         self.routes: dict[str, str] = {}
         """By name, where to dial others if not at their address; read at the start."""
+        self.material: Material | None = None
+        """None: plain text; read at the start."""
         self.configuration = Configuration(members=(), voters=frozenset())
         self.port = 0
 
     async def start(self, port: int = 0) -> None:
         self.server = grpc.aio.server(options=peer_server_options())
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+        material = self.material
+        if material is None:
+            security = PLAIN
+            self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            security = PeerSecurity(lambda: material)
+            self.port = self.server.add_secure_port(f"127.0.0.1:{port}", server_credentials(lambda: material))
         identity = LocalIdentity(
             self.cluster_id, self.id, self.name, f"127.0.0.1:9{self.id:03}", self.addr, "test", self.incarnation
         )
@@ -95,6 +105,7 @@ class Peer:
             self.disowned.append,
             self.removed.append,
             self.routes,
+            security,
         )
         self.transport = PeerTransport(self.directory, self._receive, self.unreachable.append)
         self.transport.open()

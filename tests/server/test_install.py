@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgpack
 import pytest
 from server_harness import Cluster, cluster, cluster_stub, configs, eventually, get, kv_stub, run, write_request
 
-from lattice_core.errors import StorageDamaged
+from lattice_core.errors import StorageDamaged, Unavailable
 from lattice_core.kv import ClientBatch, StateMachine, encode_batch, put
 from lattice_core.raft.ready import Persist
-from lattice_core.raft.types import Configuration, Entry, HardState, SnapshotMeta
+from lattice_core.raft.types import Configuration, Entry, HardState, Member, SnapshotMeta
 from lattice_core.rpc import snapshot_stream
 from lattice_core.rpc.pb import cluster_pb2, kv_pb2
 from lattice_core.server import snapshot_sender
@@ -27,10 +28,11 @@ from lattice_core.server.clock import ClusterClock
 from lattice_core.server.hints import Hints
 from lattice_core.server.node import Node
 from lattice_core.server.proposals import Proposals
-from lattice_core.server.snapshot_files import SnapshotFiles
+from lattice_core.server.snapshot_files import Snapshot, SnapshotFiles
 from lattice_core.server.snapshot_install import SnapshotInstaller
 from lattice_core.server.storage_thread import StorageThread
-from lattice_core.storage.snapshots import SnapshotReceiver
+from lattice_core.storage.filesystem import RealFileSystem
+from lattice_core.storage.snapshots import SnapshotHeader, SnapshotReceiver, SnapshotWriter, list_snapshots
 
 
 async def fill(addr: str, keys: range, value: bytes = b"v" * 200) -> None:
@@ -40,8 +42,12 @@ async def fill(addr: str, keys: range, value: bytes = b"v" * 200) -> None:
 
 
 @asynccontextmanager
-async def behind(tmp_path: Path, *, entries: int = 50) -> AsyncIterator[tuple[Cluster, Node, str]]:
-    """Three nodes, one of which was stopped while more was written than the others' logs still hold."""
+async def behind(
+    tmp_path: Path, *, entries: int = 50, with_snapshot: bool = False
+) -> AsyncIterator[tuple[Cluster, Node, str]]:
+    """Three nodes, one of which was stopped while more was written than the others' logs still hold.
+
+    ``with_snapshot``: it had taken one of its own before it applied its last entries."""
     node_configs = [
         replace(config, segment_bytes=64 << 10)
         for config in configs(tmp_path, 3, snapshot_entries=entries, snapshot_keep_entries=5)
@@ -51,6 +57,10 @@ async def behind(tmp_path: Path, *, entries: int = 50) -> AsyncIterator[tuple[Cl
         await fill(leader.config.client_addr, range(20), b"old")
         away = running.followers()[0]
         await eventually(lambda: away.node.machine.revision == 20)
+        if with_snapshot:
+            await away.node.snapshots.take()
+            await fill(leader.config.client_addr, range(20), b"old")
+            await eventually(lambda: away.node.machine.revision == 40)
         await running.kill(away.config.name)
         await fill(leader.config.client_addr, range(10, 40 + 2 * entries))
         node = (await running.leader()).node
@@ -153,6 +163,63 @@ def test_an_install_that_is_cut_goes_on_where_it_was_and_stale_reads_see_the_old
             assert await get(addr, b"key000015", kv_pb2.CONSISTENCY_STALE) == b"v" * 200
             # Nothing holds on to the state that was replaced: it would double the memory in use for good.
             await eventually(lambda: former() is None)
+
+    run(scenario())
+
+
+def test_a_snapshot_from_the_leader_that_comes_while_one_is_begun_here_is_kept_and_overtakes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAFETY 26, 31: `lattice chaos --seed 2012` had a member remove the file that its log had just been made to begin
+    after, because it was not the newest that *this* task knew, and stop; and it could not start again."""
+
+    async def scenario() -> None:
+        async with behind(tmp_path, with_snapshot=True) as (running, _, away):
+            gate = Gate(monkeypatch)
+            gate.stop_after = 3
+            await running.start(away)
+            back = running.nodes[away].node
+            await eventually(lambda: len(gate.offsets) > 3 and back.machine.revision == 40, 15)
+            keep_only = back.snapshots.files.keep_only
+            making_room = asyncio.Event()
+
+            async def overtaken(snapshot: Snapshot) -> bool:
+                making_room.set()
+                await eventually(lambda: back.core.snapshot_index > 60 and len(snapshots(back)) > 1)
+                return await keep_only(snapshot)
+
+            monkeypatch.setattr(back.snapshots.files, "keep_only", overtaken)
+            taking = asyncio.create_task(back.snapshots.take())
+            await making_room.wait()
+            gate.stop_after = None
+            gate.open.set()
+            await asyncio.wait([taking])
+            assert taking.exception() is None or isinstance(taking.exception(), Unavailable)
+            assert not back.failed.done()
+            await same_state(running)
+            await running.kill(away)
+            await running.start(away)
+            await same_state(running)
+
+    run(scenario())
+
+
+def test_making_room_for_a_third_snapshot_never_removes_a_newer_one(tmp_path: Path) -> None:
+    """SAFETY 31: what has come from the leader meanwhile is what the log begins after."""
+
+    async def scenario() -> None:
+        files = SnapshotFiles(RealFileSystem(), str(tmp_path), 77)
+        members = Configuration.of_voters([Member(1, "n1", "h:1")])
+        there = []
+        for index in (5, 9, 12):
+            meta = SnapshotMeta(index, 1, members)
+            writer = SnapshotWriter(files.fs, files.directory, SnapshotHeader(77, meta))
+            writer.write(msgpack.packb(index))
+            there.append(Snapshot(meta, writer.publish(), writer.size_bytes))
+        assert await files.keep_only(there[1])
+        assert list_snapshots(files.fs, files.directory) == [there[2].path, there[1].path]
+        assert not await files.keep_only(there[1])
+        await files.worker.stop()
 
     run(scenario())
 

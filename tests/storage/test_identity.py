@@ -74,7 +74,7 @@ def test_safety_22_a_used_log_without_its_identity_is_refused():
     fs.remove(f"{PATH}/identity")
     with pytest.raises(StorageDamaged, match="identity file is missing") as caught:
         DataDirectory.open(fs, PATH)
-    assert "remove-server" in (caught.value.hint or "")
+    assert "--reseed" in (caught.value.hint or "")
     assert fs.list_dir(DIR), "nothing was removed"
     assert not fs.locks
 

@@ -176,7 +176,7 @@ def test_safety_17_a_flipped_bit_anywhere_refuses_or_loses_nothing(close):
     for refusal in refusals:
         assert refusal.path.startswith(DIR)
         assert f"{refusal.path} is damaged at offset {refusal.offset}" in str(refusal)
-        assert "lattice cluster remove-server" in (refusal.hint or "")
+        assert "--reseed" in (refusal.hint or "")
 
 
 @pytest.mark.parametrize("close", [False, True], ids=["killed", "closed"])

@@ -341,7 +341,7 @@ def test_safety_22_a_missing_log_is_not_taken_for_a_new_one():
     fs.make_dirs(DIR)
     with pytest.raises(StorageDamaged, match="missing") as caught:
         reopen(fs)
-    assert "remove-server" in (caught.value.hint or "")
+    assert "--reseed" in (caught.value.hint or "")
 
 
 def test_a_second_log_is_not_made_over_the_first():

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lattice_core.rpc.pb import raft_pb2 as lattice_dot_v1_dot_raft__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lattice/v1/cluster.proto\x12\nlattice.v1\x1a\x15lattice/v1/raft.proto\"$\n\x11NodeStatusRequest\x12\x0f\n\x07\x64\x65tails\x18\x01 \x01(\x08\"G\n\x14\x43lusterStatusRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x61\x64\x64resses_only\x18\x02 \x01(\x08\"\xee\x01\n\x0cMemberReport\x12\"\n\x06member\x18\x01 \x01(\x0b\x32\x12.lattice.v1.Member\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x18.lattice.v1.MemberStatusH\x00\x88\x01\x01\x12\x13\n\x0b\x63lient_addr\x18\x06 \x01(\t\x12 \n\x13unreachable_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_statusB\x16\n\x14_unreachable_seconds\"\xbc\x01\n\x15\x43lusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x16\n\tleader_id\x18\x02 \x01(\x06H\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.lattice.v1.MemberReport\x12\x30\n\rconfiguration\x18\x05 \x01(\x0b\x32\x19.lattice.v1.ConfigurationB\x0c\n\n_leader_id\"\xad\x01\n\x10\x41\x64\x64ServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpeer_addr\x18\x02 \x01(\t\x12\x0f\n\x07learner\x18\x03 \x01(\x08\x12\x13\n\x0bstart_later\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\x18\n\x0bincarnation\x18\x07 \x01(\x06H\x00\x88\x01\x01\x42\x0e\n\x0c_incarnation\"\\\n\x13RemoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\"\x83\x01\n\x14ReplaceServerRequest\x12\x0b\n\x03old\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_addr\x18\x03 \x01(\t\x12\x13\n\x0bstart_later\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\"N\n\x14PromoteServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\"\xf3\x01\n\x12MembershipResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\"\n\x06member\x18\x02 \x01(\x0b\x32\x12.lattice.v1.Member\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x30\n\rconfiguration\x18\x04 \x01(\x0b\x32\x19.lattice.v1.Configuration\x12\"\n\x06\x62\x65\x66ore\x18\x05 \x01(\x0b\x32\x12.lattice.v1.Quorum\x12!\n\x05\x61\x66ter\x18\x06 \x01(\x0b\x32\x12.lattice.v1.Quorum\x12\x0f\n\x07refused\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\"Y\n\x06Quorum\x12\x0e\n\x06voters\x18\x01 \x03(\t\x12\x10\n\x08learners\x18\x02 \x03(\t\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x11\n\ttolerates\x18\x04 \x01(\r\x12\x0c\n\x04live\x18\x05 \x01(\r\"@\n\x15TransferLeaderRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"V\n\x16TransferLeaderResponse\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\"\x15\n\x13TakeSnapshotRequest\"y\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x05 \x01(\x01\x12\x0c\n\x04name\x18\x06 \x01(\t\"\x15\n\x13SaveSnapshotRequest\"v\n\x10SaveSnapshotPart\x12\x37\n\x08snapshot\x18\x01 \x01(\x0b\x32 .lattice.v1.TakeSnapshotResponseH\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x0b\n\t_snapshot2\xe5\x05\n\x07\x43luster\x12\x45\n\nNodeStatus\x12\x1d.lattice.v1.NodeStatusRequest\x1a\x18.lattice.v1.MemberStatus\x12T\n\rClusterStatus\x12 .lattice.v1.ClusterStatusRequest\x1a!.lattice.v1.ClusterStatusResponse\x12W\n\x0eTransferLeader\x12!.lattice.v1.TransferLeaderRequest\x1a\".lattice.v1.TransferLeaderResponse\x12I\n\tAddServer\x12\x1c.lattice.v1.AddServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12O\n\x0cRemoveServer\x12\x1f.lattice.v1.RemoveServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\rReplaceServer\x12 .lattice.v1.ReplaceServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\rPromoteServer\x12 .lattice.v1.PromoteServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\x0cTakeSnapshot\x12\x1f.lattice.v1.TakeSnapshotRequest\x1a .lattice.v1.TakeSnapshotResponse\x12O\n\x0cSaveSnapshot\x12\x1f.lattice.v1.SaveSnapshotRequest\x1a\x1c.lattice.v1.SaveSnapshotPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lattice/v1/cluster.proto\x12\nlattice.v1\x1a\x15lattice/v1/raft.proto\"$\n\x11NodeStatusRequest\x12\x0f\n\x07\x64\x65tails\x18\x01 \x01(\x08\"G\n\x14\x43lusterStatusRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x61\x64\x64resses_only\x18\x02 \x01(\x08\"\xee\x01\n\x0cMemberReport\x12\"\n\x06member\x18\x01 \x01(\x0b\x32\x12.lattice.v1.Member\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x18.lattice.v1.MemberStatusH\x00\x88\x01\x01\x12\x13\n\x0b\x63lient_addr\x18\x06 \x01(\t\x12 \n\x13unreachable_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_statusB\x16\n\x14_unreachable_seconds\"\xbc\x01\n\x15\x43lusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x16\n\tleader_id\x18\x02 \x01(\x06H\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.lattice.v1.MemberReport\x12\x30\n\rconfiguration\x18\x05 \x01(\x0b\x32\x19.lattice.v1.ConfigurationB\x0c\n\n_leader_id\"\xf3\x01\n\x10\x41\x64\x64ServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpeer_addr\x18\x02 \x01(\t\x12\x0f\n\x07learner\x18\x03 \x01(\x08\x12\x13\n\x0bstart_later\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\x12\x18\n\x0bincarnation\x18\x07 \x01(\x06H\x00\x88\x01\x01\x12\x0e\n\x06reseed\x18\x08 \x01(\x08\x12\x1e\n\x11reseed_cluster_id\x18\t \x01(\x06H\x01\x88\x01\x01\x42\x0e\n\x0c_incarnationB\x14\n\x12_reseed_cluster_id\"\\\n\x13RemoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\"\x83\x01\n\x14ReplaceServerRequest\x12\x0b\n\x03old\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_addr\x18\x03 \x01(\t\x12\x13\n\x0bstart_later\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x06 \x01(\x01\"N\n\x14PromoteServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\"\xf3\x01\n\x12MembershipResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\"\n\x06member\x18\x02 \x01(\x0b\x32\x12.lattice.v1.Member\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x30\n\rconfiguration\x18\x04 \x01(\x0b\x32\x19.lattice.v1.Configuration\x12\"\n\x06\x62\x65\x66ore\x18\x05 \x01(\x0b\x32\x12.lattice.v1.Quorum\x12!\n\x05\x61\x66ter\x18\x06 \x01(\x0b\x32\x12.lattice.v1.Quorum\x12\x0f\n\x07refused\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\"Y\n\x06Quorum\x12\x0e\n\x06voters\x18\x01 \x03(\t\x12\x10\n\x08learners\x18\x02 \x03(\t\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x11\n\ttolerates\x18\x04 \x01(\r\x12\x0c\n\x04live\x18\x05 \x01(\r\"@\n\x15TransferLeaderRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"V\n\x16TransferLeaderResponse\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\"\x15\n\x13TakeSnapshotRequest\"y\n\x14TakeSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x05 \x01(\x01\x12\x0c\n\x04name\x18\x06 \x01(\t\"\x15\n\x13SaveSnapshotRequest\"v\n\x10SaveSnapshotPart\x12\x37\n\x08snapshot\x18\x01 \x01(\x0b\x32 .lattice.v1.TakeSnapshotResponseH\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x0b\n\t_snapshot2\xe5\x05\n\x07\x43luster\x12\x45\n\nNodeStatus\x12\x1d.lattice.v1.NodeStatusRequest\x1a\x18.lattice.v1.MemberStatus\x12T\n\rClusterStatus\x12 .lattice.v1.ClusterStatusRequest\x1a!.lattice.v1.ClusterStatusResponse\x12W\n\x0eTransferLeader\x12!.lattice.v1.TransferLeaderRequest\x1a\".lattice.v1.TransferLeaderResponse\x12I\n\tAddServer\x12\x1c.lattice.v1.AddServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12O\n\x0cRemoveServer\x12\x1f.lattice.v1.RemoveServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\rReplaceServer\x12 .lattice.v1.ReplaceServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\rPromoteServer\x12 .lattice.v1.PromoteServerRequest\x1a\x1e.lattice.v1.MembershipResponse\x12Q\n\x0cTakeSnapshot\x12\x1f.lattice.v1.TakeSnapshotRequest\x1a .lattice.v1.TakeSnapshotResponse\x12O\n\x0cSaveSnapshot\x12\x1f.lattice.v1.SaveSnapshotRequest\x1a\x1c.lattice.v1.SaveSnapshotPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,29 +41,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTERSTATUSRESPONSE']._serialized_start=416
   _globals['_CLUSTERSTATUSRESPONSE']._serialized_end=604
   _globals['_ADDSERVERREQUEST']._serialized_start=607
-  _globals['_ADDSERVERREQUEST']._serialized_end=780
-  _globals['_REMOVESERVERREQUEST']._serialized_start=782
-  _globals['_REMOVESERVERREQUEST']._serialized_end=874
-  _globals['_REPLACESERVERREQUEST']._serialized_start=877
-  _globals['_REPLACESERVERREQUEST']._serialized_end=1008
-  _globals['_PROMOTESERVERREQUEST']._serialized_start=1010
-  _globals['_PROMOTESERVERREQUEST']._serialized_end=1088
-  _globals['_MEMBERSHIPRESPONSE']._serialized_start=1091
-  _globals['_MEMBERSHIPRESPONSE']._serialized_end=1334
-  _globals['_QUORUM']._serialized_start=1336
-  _globals['_QUORUM']._serialized_end=1425
-  _globals['_TRANSFERLEADERREQUEST']._serialized_start=1427
-  _globals['_TRANSFERLEADERREQUEST']._serialized_end=1491
-  _globals['_TRANSFERLEADERRESPONSE']._serialized_start=1493
-  _globals['_TRANSFERLEADERRESPONSE']._serialized_end=1579
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=1581
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=1602
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=1604
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=1725
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=1727
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=1748
-  _globals['_SAVESNAPSHOTPART']._serialized_start=1750
-  _globals['_SAVESNAPSHOTPART']._serialized_end=1868
-  _globals['_CLUSTER']._serialized_start=1871
-  _globals['_CLUSTER']._serialized_end=2612
+  _globals['_ADDSERVERREQUEST']._serialized_end=850
+  _globals['_REMOVESERVERREQUEST']._serialized_start=852
+  _globals['_REMOVESERVERREQUEST']._serialized_end=944
+  _globals['_REPLACESERVERREQUEST']._serialized_start=947
+  _globals['_REPLACESERVERREQUEST']._serialized_end=1078
+  _globals['_PROMOTESERVERREQUEST']._serialized_start=1080
+  _globals['_PROMOTESERVERREQUEST']._serialized_end=1158
+  _globals['_MEMBERSHIPRESPONSE']._serialized_start=1161
+  _globals['_MEMBERSHIPRESPONSE']._serialized_end=1404
+  _globals['_QUORUM']._serialized_start=1406
+  _globals['_QUORUM']._serialized_end=1495
+  _globals['_TRANSFERLEADERREQUEST']._serialized_start=1497
+  _globals['_TRANSFERLEADERREQUEST']._serialized_end=1561
+  _globals['_TRANSFERLEADERRESPONSE']._serialized_start=1563
+  _globals['_TRANSFERLEADERRESPONSE']._serialized_end=1649
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=1651
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=1672
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=1674
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=1795
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=1797
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=1818
+  _globals['_SAVESNAPSHOTPART']._serialized_start=1820
+  _globals['_SAVESNAPSHOTPART']._serialized_end=1938
+  _globals['_CLUSTER']._serialized_start=1941
+  _globals['_CLUSTER']._serialized_end=2682
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ class ClusterStatusResponse(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., leader_id: _Optional[int] = ..., term: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberReport, _Mapping]]] = ..., configuration: _Optional[_Union[_raft_pb2.Configuration, _Mapping]] = ...) -> None: ...
 
 class AddServerRequest(_message.Message):
-    __slots__ = ("name", "peer_addr", "learner", "start_later", "dry_run", "timeout_seconds", "incarnation")
+    __slots__ = ("name", "peer_addr", "learner", "start_later", "dry_run", "timeout_seconds", "incarnation", "reseed", "reseed_cluster_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
     LEARNER_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,8 @@ class AddServerRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    RESEED_FIELD_NUMBER: _ClassVar[int]
+    RESEED_CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     peer_addr: str
     learner: bool
@@ -69,7 +71,9 @@ class AddServerRequest(_message.Message):
     dry_run: bool
     timeout_seconds: float
     incarnation: int
-    def __init__(self, name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., learner: _Optional[bool] = ..., start_later: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    reseed: bool
+    reseed_cluster_id: int
+    def __init__(self, name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., learner: _Optional[bool] = ..., start_later: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., incarnation: _Optional[int] = ..., reseed: _Optional[bool] = ..., reseed_cluster_id: _Optional[int] = ...) -> None: ...
 
 class RemoveServerRequest(_message.Message):
     __slots__ = ("name", "force", "dry_run", "timeout_seconds")

@@ -17,7 +17,7 @@ from lattice_core.errors import PermissionDenied
 from lattice_core.kv import Op, Ops, txn
 from lattice_core.kv.access import ADMIN, LEVELS, READ, WRITE
 from lattice_core.kv.access_state import Access
-from lattice_core.kv.commands import DELETE_RANGE, OPEN_SESSION, TXN, prefix_range
+from lattice_core.kv.commands import CAS, DELETE_RANGE, OPEN_SESSION, TXN, prefix_range
 from lattice_core.server.read_batches import Get, Read
 
 MAX_SHOWN_BYTES: Final = 64
@@ -92,12 +92,15 @@ class Permission:
         writes = self.writes.prefixes
         for op in ops:
             opcode = op[0]
-            if opcode == DELETE_RANGE:
+            if opcode < DELETE_RANGE or opcode == CAS:  # nearly every op there is
+                if not op[1].startswith(writes):
+                    raise self._denied(WRITE, op[1])
+            elif opcode == DELETE_RANGE:
                 self._check_range(WRITE, op[1], op[2])
             elif opcode == TXN:
                 self._check_transaction(op)
-            elif opcode < OPEN_SESSION and not op[1].startswith(writes):
-                raise self._denied(WRITE, op[1])
+            elif opcode < OPEN_SESSION:
+                raise AssertionError(f"nobody has said what an operation with code {opcode} needs")
 
     def check_reads(self, reads: Sequence[Read]) -> None:
         """Raises PermissionDenied unless all of a batch is allowed."""

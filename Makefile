@@ -13,7 +13,7 @@ WORKERS ?= 2
 # each node that a test or the demo starts, and as much as everything else for a command that runs once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compiled demo test check unit cluster proto format sim bench compare profile clean completions docs
+.PHONY: help compiled demo test check unit cluster proto format sim torture soak bench compare profile clean completions docs
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -59,6 +59,10 @@ cluster: $(VENV)/.dev compiled ## Tests with real server processes on loopback
 
 sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
 	$(BIN)/lattice sim --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)
+
+torture: $(VENV)/.run compiled ## Faults on real processes, long: make torture RUNS=60 SECONDS=60 JOBS=1 SEED=1 (docs/torture.md)
+	@$(BIN)/python tools/torture.py --runs $(or $(RUNS),60) --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1) \
+		$(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev ## The figures of issue 2: puts a second, latency, fail-over
 	$(BIN)/python benchmarks/put_latency.py

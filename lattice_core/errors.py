@@ -22,6 +22,7 @@
         ├── DirectoryInUse             another process holds the data directory
         ├── IdentityMismatch           the data directory belongs to another node or cluster (exit 2)
         ├── ServerRemoved              this server is no member of its cluster any more   (exit 4)
+        ├── StateDiverged              this member's state is not the others': it must not be served
         ├── StorageDamaged             names file, offset and the way out
         ├── StorageFailed              the disk refused: never retried
         └── UnknownCommand             the log holds a command this version does not know
@@ -157,6 +158,10 @@ class ServerRemoved(Fatal):
     """This server was removed from its cluster; its data directory is of no use any more."""
 
     exit_code = 4
+
+
+class StateDiverged(Fatal):
+    """A majority of the members has another state than this one after the same entry of the log."""
 
 
 class StorageDamaged(Fatal):

@@ -52,7 +52,7 @@ SECONDS_PER_FAULT: Final = 6.0
 COSTLY_FAULTS_PER_LEADER_CHANGE: Final = 4
 """One may hit a leader that has just lost its place to another."""
 
-LOG_FINDINGS: Final = ("Traceback (most recent call last)", "internal error", "AssertionError")
+LOG_FINDINGS: Final = ("Traceback (most recent call last)", "internal error", "AssertionError", "MEMBERS DIFFER")
 """What a node may never say, whatever is done to it."""
 
 

@@ -14,6 +14,10 @@ from typing import Final
 
 from google_crc32c import extend as crc32c_extend
 
+DIGEST_VERSION: Final = 1
+"""Raised with every change here, or in what the state consists of, that gives the same contents another hash: members
+of different versions are not compared with each other."""
+
 MASK_64: Final = 2**64 - 1
 _MASK_60: Final = 2**60 - 1
 

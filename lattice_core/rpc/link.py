@@ -35,6 +35,7 @@ from lattice_core.tls import member_dns_name
 
 STREAM_METHOD = "/lattice.v1.Raft/Stream"
 STATUS_METHOD = "/lattice.v1.Raft/Status"
+STATE_HASH_METHOD = "/lattice.v1.Raft/StateHash"
 
 FIRST_RETRY_SECONDS = 0.05
 MAX_RETRY_SECONDS = 1.0
@@ -123,6 +124,22 @@ class PeerLink:
             return await call_status(self._channel, timeout_seconds)
         directory = self._directory
         return await fetch_status(directory.security, directory.name_of(self.peer), self.addr, timeout_seconds)
+
+    async def state_hash(
+        self, request: raft_pb2.StateHashRequest, timeout_seconds: float
+    ) -> raft_pb2.StateHashResponse | None:
+        """Ask the peer for the hash of its state; None, and the link is dialled, where there is no stream just now.
+        Raises one of CONNECTION_ERRORS within the timeout."""
+        if self._channel is None or not self.connected:
+            self.dial()
+            return None
+        method: Any = self._channel.unary_unary(
+            STATE_HASH_METHOD,
+            request_serializer=raft_pb2.StateHashRequest.SerializeToString,
+            response_deserializer=raft_pb2.StateHashResponse.FromString,
+        )
+        response: raft_pb2.StateHashResponse = await method(request, timeout=timeout_seconds)
+        return response
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -166,6 +166,19 @@ class PeerTransport:
         except CONNECTION_ERRORS:
             return None
 
+    async def state_hash(
+        self, peer: NodeId, request: raft_pb2.StateHashRequest, timeout_seconds: float
+    ) -> raft_pb2.StateHashResponse | None:
+        """The peer's answer, or None if it does not come in time."""
+        link = self._links.get(peer)
+        if link is None:
+            return None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await link.state_hash(request, timeout_seconds)
+        except CONNECTION_ERRORS:
+            return None
+
     async def close(self) -> None:
         """End all streams and wait for their tasks. Safe to repeat."""
         self._closed = True
@@ -262,10 +275,11 @@ def raft_handlers(
     transport: PeerTransport,
     status: Callable[[], Awaitable[raft_pb2.MemberStatus]],
     sink: Sink | None = None,
+    state_hash: Callable[[raft_pb2.StateHashRequest], raft_pb2.StateHashResponse] | None = None,
 ) -> grpc.GenericRpcHandler[Any, Any]:
     """The Raft service: the streams on bytes (we parse, so that errors are ours), the rest as generated.
 
-    Without a ``sink`` no snapshots are taken in.
+    Without a ``sink`` no snapshots are taken in; without ``state_hash`` nobody is told of it.
     """
 
     async def serve_status(_request: raft_pb2.StatusRequest, context: object) -> raft_pb2.MemberStatus:
@@ -280,6 +294,17 @@ def raft_handlers(
             response_serializer=raft_pb2.MemberStatus.SerializeToString,
         ),
     }
+    if state_hash is not None:
+        answer = state_hash
+
+        async def serve_state_hash(request: raft_pb2.StateHashRequest, _context: object) -> raft_pb2.StateHashResponse:
+            return answer(request)
+
+        handlers["StateHash"] = grpc.unary_unary_rpc_method_handler(
+            serve_state_hash,
+            request_deserializer=raft_pb2.StateHashRequest.FromString,
+            response_serializer=raft_pb2.StateHashResponse.SerializeToString,
+        )
     if sink is not None:
         handlers["Snapshot"] = grpc.stream_stream_rpc_method_handler(transport.snapshot_handler(sink))
     return grpc.method_handlers_generic_handler("lattice.v1.Raft", handlers)

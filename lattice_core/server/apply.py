@@ -15,6 +15,7 @@ from lattice_core.kv import BatchResult, StateMachine
 from lattice_core.raft.types import Entry
 from lattice_core.server.clock import ClusterClock
 from lattice_core.server.proposals import Proposal, Proposals
+from lattice_core.server.state_hashes import StateHashes
 
 SLICE_SECONDS = 0.005
 """A twentieth of a heartbeat. Looked at after each client batch, which is itself bounded (about 10 ms), and where the
@@ -33,6 +34,8 @@ class Applier:
         self._callers: Iterator[Proposal] | None = None
         self.applied_bytes = 0
         """What the entries applied since the start took up in the log; tells how far it has grown."""
+        self.hashes = StateHashes()
+        self.hashes.begin_at(machine.applied_index, machine.state_hash)
 
     @property
     def has_work(self) -> bool:
@@ -65,6 +68,7 @@ class Applier:
         self._callers = None
         self._entries.clear()
         self._machine = machine
+        self.hashes.begin_at(machine.applied_index, machine.state_hash)
         self._proposals.passed_over(machine.applied_index)
         self._clock.observe(machine.time_ms, now_ns)
 
@@ -98,6 +102,7 @@ class Applier:
         mine = self._proposals.decided(entry.index, entry.term)
         if not isinstance(payload, bytes):
             self._machine.skip(entry.index, entry.term)
+            self.hashes.note(entry.index, self._machine.state_hash)
         elif mine is not None:
             decoded, proposals = mine
             self._callers = iter(proposals)
@@ -118,4 +123,5 @@ class Applier:
                 return False
         self._results = None
         self._callers = None
+        self.hashes.note(self._machine.applied_index, self._machine.state_hash)
         return True

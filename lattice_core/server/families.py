@@ -228,6 +228,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("lattice_tls_certificate_expiry_timestamp_seconds", "gauge", "When the certificate of this port ends, in "
            "seconds since 1970; only of ports with TLS.", _certificates, ("port",)),
     # -- the process ----------------------------------------------------------------------------------
+    _counter("states_compared", "Comparisons of this member's state with the leader's after the same entry.",
+             lambda m: m.states_compared),
+    _counter("states_differed", "Comparisons in which another member's state was not this one's: look at once.",
+             lambda m: m.states_differed),
     _counter("held_up", "How often the event loop's timer came so late that the process must have been stopped or "
              "starved.", lambda m: m.held_up),
 )  # fmt: skip

@@ -76,6 +76,9 @@ class NodeMetrics:
         # Reads.
         self.reads = {name: ReadMetrics() for name in ("linearizable", "lease", "stale")}
         self.read_batches_failed: Counter[str] = Counter()
+        # The state, against the other members'.
+        self.states_compared = 0
+        self.states_differed = 0
         # The disk.
         self.fsync_seconds = Histogram()
         self.fsync_began: float | None = None

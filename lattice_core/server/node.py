@@ -24,6 +24,7 @@ from lattice_core.errors import (
     NoLeader,
     NotAllowed,
     NotLeader,
+    StateDiverged,
     Unavailable,
 )
 from lattice_core.raft import errors as raft_errors
@@ -36,8 +37,9 @@ from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
 from lattice_core.rpc.transport import PeerTransport
 from lattice_core.server.access import Gate
 from lattice_core.server.apply import Applier
-from lattice_core.server.bootstrap import OpenedNode, introduce, mark_removed, removed_error
+from lattice_core.server.bootstrap import OpenedNode, introduce, mark_diverged, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
+from lattice_core.server.comparison import Comparison
 from lattice_core.server.explain import Explanations
 from lattice_core.server.hints import Hints
 from lattice_core.server.membership import Membership
@@ -46,6 +48,7 @@ from lattice_core.server.proposals import Proposals
 from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
+from lattice_core.server.reseeding import way_back
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
@@ -151,6 +154,9 @@ class Node:
             self.peers,
             self.metrics,
         )
+        self.comparison = Comparison(
+            self.core, self.applier.hashes, self.loop, self.transport, self.peers, self.metrics, self._state_diverged
+        )
         self.storage = StorageThread(
             opened.wal,
             self.loop.durable,
@@ -187,6 +193,7 @@ class Node:
         self.storage.start()
         self.transport.open()
         self.membership.start()
+        self.comparison.start()
         self.loop.start()
         if self.core.configuration.all_voters == {self.core.id}:
             await self._settled()
@@ -220,6 +227,7 @@ class Node:
         """End everything that start began, write what is waiting, close the log. Safe to repeat."""
         self.loop.stop()
         await self.membership.close()
+        await self.comparison.close()
         self.proposals.abandon()
         self.reads.abandon()
         await self.snapshots.close()
@@ -276,6 +284,22 @@ class Node:
         except (LatticeError, OSError) as error:
             log.error("the data directory could not be marked as removed: %s", error)
         self._fatal(removed_error(self.config.name, why))
+
+    def _state_diverged(self, why: str) -> None:
+        """A majority has another state: what this member would answer is wrong. Blocks: it is the end."""
+        if self.failed.done():
+            return
+        try:
+            mark_diverged(self._opened.fs, self._opened.directory.path, why)
+        except (LatticeError, OSError) as error:
+            log.error("the data directory could not be marked as diverged: %s", error)
+        name = self.config.name
+        self._fatal(
+            StateDiverged(
+                f"the state of {name} is not the other members': {why}; it stops, so that nobody reads it",
+                hint=way_back(self.config),
+            )
+        )
 
     def _disk_full(self, error: DiskFull | None) -> None:
         """SAFETY 19: nothing is acknowledged meanwhile; reads go on; another leader is better placed."""

@@ -98,7 +98,14 @@ class RunningNode:
                 AccessService(self.node, self._kv.refusal).handlers(),
             )
             peer_server = grpc.aio.server(
-                handlers=[raft_handlers(self.node.transport, self.node.status, self.node.snapshots.installer)],
+                handlers=[
+                    raft_handlers(
+                        self.node.transport,
+                        self.node.status,
+                        self.node.snapshots.installer,
+                        self.node.comparison.answer,
+                    )
+                ],
                 options=peer_server_options(),
                 maximum_concurrent_rpcs=MAX_PEER_CALLS,
             )

@@ -296,6 +296,28 @@ class SnapshotAnswer(_message.Message):
     reason: str
     def __init__(self, received_bytes: _Optional[int] = ..., delivered: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class StateHashRequest(_message.Message):
+    __slots__ = ("cluster_id", "digest_version", "index", "state_hash")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    digest_version: int
+    index: int
+    state_hash: int
+    def __init__(self, cluster_id: _Optional[int] = ..., digest_version: _Optional[int] = ..., index: _Optional[int] = ..., state_hash: _Optional[int] = ...) -> None: ...
+
+class StateHashResponse(_message.Message):
+    __slots__ = ("cluster_id", "node_id", "state_hash")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    node_id: int
+    state_hash: int
+    def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., state_hash: _Optional[int] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -49,6 +49,11 @@ class RaftStub:
                 request_serializer=lattice_dot_v1_dot_raft__pb2.StatusRequest.SerializeToString,
                 response_deserializer=lattice_dot_v1_dot_raft__pb2.MemberStatus.FromString,
                 _registered_method=True)
+        self.StateHash = channel.unary_unary(
+                '/lattice.v1.Raft/StateHash',
+                request_serializer=lattice_dot_v1_dot_raft__pb2.StateHashRequest.SerializeToString,
+                response_deserializer=lattice_dot_v1_dot_raft__pb2.StateHashResponse.FromString,
+                _registered_method=True)
 
 
 class RaftServicer:
@@ -78,6 +83,13 @@ class RaftServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StateHash(self, request, context):
+        """The hash of this member's state after an entry, and the asker's own: members compare them all the time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RaftServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_RaftServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=lattice_dot_v1_dot_raft__pb2.StatusRequest.FromString,
                     response_serializer=lattice_dot_v1_dot_raft__pb2.MemberStatus.SerializeToString,
+            ),
+            'StateHash': grpc.unary_unary_rpc_method_handler(
+                    servicer.StateHash,
+                    request_deserializer=lattice_dot_v1_dot_raft__pb2.StateHashRequest.FromString,
+                    response_serializer=lattice_dot_v1_dot_raft__pb2.StateHashResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class Raft:
             '/lattice.v1.Raft/Status',
             lattice_dot_v1_dot_raft__pb2.StatusRequest.SerializeToString,
             lattice_dot_v1_dot_raft__pb2.MemberStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StateHash(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lattice.v1.Raft/StateHash',
+            lattice_dot_v1_dot_raft__pb2.StateHashRequest.SerializeToString,
+            lattice_dot_v1_dot_raft__pb2.StateHashResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,47 @@
+"""A short fixed set of what ``make torture`` does for an hour: real processes, all workloads, faults of every sort."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torture_runs import chaos
+
+from lattice_cli.chaos import syscalls
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240, method="signal")]
+
+PROCESSES = "kill,pause,isolate,one-way,rejoin"
+DISKS = "fsync-error,kill-in-fsync,slow-disk,disk-full"
+FILES = "bit-flip,truncate,kill"
+
+
+def test_killed_stopped_and_isolated_members_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    report = chaos("--seed", "1", "--seconds", "10", "--faults", PROCESSES, directory=tmp_path)
+    expect_good(report)
+    assert set(report["faults"]) & {"kill", "pause", "isolate"}
+
+
+def test_failing_full_and_slow_disks_lose_nothing(tmp_path: Path) -> None:
+    """SAFETY 18, 19: by system calls that are made to fail."""
+    reason = asyncio.run(syscalls.why_not())
+    if reason is not None:
+        pytest.skip(reason)
+    report = chaos("--seed", "2", "--seconds", "8", "--faults", DISKS, directory=tmp_path)
+    expect_good(report)
+
+
+def test_members_whose_files_are_damaged_refuse_or_serve_what_is_right_and_come_back(tmp_path: Path) -> None:
+    """SAFETY 17, 31."""
+    report = chaos("--seed", "11", "--seconds", "8", "--faults", FILES, directory=tmp_path)
+    expect_good(report)
+    assert set(report["faults"]) & {"bit-flip", "truncate"}
+
+
+def expect_good(report: dict[str, Any]) -> None:
+    assert report["verdict"] == "good", json.dumps(report, indent=1)
+    assert report["operations_checked"] > 100
+    assert report["workloads"] == ["register", "set", "list", "bank", "counter"]

@@ -18,6 +18,17 @@ DEFAULT_PEER_ADDR = "127.0.0.1:7500"
 DEFAULT_DATA_DIR = "./lattice-data"
 DEFAULT_NAME = "n1"
 MAX_NAME_CHARS = 64
+MAX_KEY_BYTES = 4096
+MAX_VALUE_BYTES = 1 << 20
+MAX_BATCH_BYTES = 2 << 20
+MAX_BATCH_OPS = 4096
+MAX_TXN_OPS = 1024
+"""The largest that a server may take, and by default does: kv/commands.py and kv/txn.py say why. Repeated here, where
+nothing of the state machine is imported; a test compares them."""
+
+MIN_QUOTA_SEGMENTS = 4
+"""One that is written to, and two generations of snapshots with the log between them."""
+
 MIN_AUTO_REMOVE_SECONDS = 5.0
 """Ten elections: whoever is away for less may be restarting."""
 
@@ -135,6 +146,59 @@ class NodeConfig:
     max_entry_bytes: int = 2 << 20
     """How much of what is waiting one log entry gathers. Bounds the time that one apply or append takes."""
 
+    max_key_bytes: int = MAX_KEY_BYTES
+    """The longest key that this member takes while it leads. This and the next four can only be made smaller."""
+
+    max_value_bytes: int = MAX_VALUE_BYTES
+    """The largest value."""
+
+    max_batch_bytes: int = MAX_BATCH_BYTES
+    """The largest batch of operations, as it is sent."""
+
+    max_batch_ops: int = MAX_BATCH_OPS
+    """Operations in one batch, those of transactions included."""
+
+    max_txn_ops: int = MAX_TXN_OPS
+    """Comparisons, and operations in each of its two lists, of one transaction."""
+
+    max_stream_requests: int = 1024
+    """Taken from one client stream and not answered; the server reads no further meanwhile."""
+
+    max_stream_bytes: int = 16 << 20
+    """The same in bytes."""
+
+    max_answer_bytes: int = 256 << 20
+    """Answers made and not yet taken by their clients, all together; beyond it reads get RESOURCE_EXHAUSTED."""
+
+    max_client_calls: int = 10_000
+    """Streams and unary calls under way from all clients; more are answered RESOURCE_EXHAUSTED."""
+
+    max_peer_calls: int = 256
+    """On the peer port: a stream and a few status calls for each member, with room for those being replaced."""
+
+    max_client_connections: int = 16_384
+    """Connections open on the client port; more are closed as they come. Fewer, if the process may not have so many
+    descriptors."""
+
+    max_peer_connections: int = 512
+    """The same on the peer port."""
+
+    handshake_timeout_ms: int = 5000
+    """How long a connection may take to begin to speak the protocol, TLS included, before it is closed."""
+
+    idle_connection_seconds: int = 300
+    """A connection without a call for so long is closed; clients make another when they need one. 0: never."""
+
+    keepalive_ms: int = 2000
+    """After so long without a sound from the other end it is asked whether it is there, and has as long to answer."""
+
+    disk_quota_bytes: int = 0
+    """What the log and the snapshots may take up on the disk; beyond it writes get RESOURCE_EXHAUSTED while deletes go
+    through, until there is room again. 0: no quota."""
+
+    disk_reserve_bytes: int = 32 << 20
+    """The same where the disk itself has less than this left: kept for deletes, compaction, and term and vote."""
+
     read_mode: str = "read-index"
     """How linearizable reads are confirmed. ``read-index``: by a round of the leader's with a majority, which one
     read shares with all that wait. ``lease``: by the leader alone while it holds a lease, which is quicker, and right
@@ -230,11 +294,45 @@ class NodeConfig:
             ("snapshot_keep_entries", 0),
             ("max_pending_bytes", 1 << 20),
             ("max_entry_bytes", 1 << 10),
+            ("max_key_bytes", 1),
+            ("max_value_bytes", 0),
+            ("max_batch_bytes", 1 << 10),
+            ("max_batch_ops", 1),
+            ("max_txn_ops", 1),
+            ("max_stream_requests", 1),
+            ("max_stream_bytes", 64 << 10),
+            ("max_answer_bytes", 4 << 20),
+            ("max_client_calls", 16),
+            ("max_peer_calls", 16),
+            ("max_client_connections", 16),
+            ("max_peer_connections", 16),
+            ("handshake_timeout_ms", 100),
+            ("idle_connection_seconds", 0),
+            ("keepalive_ms", 500),
+            ("disk_quota_bytes", 0),
+            ("disk_reserve_bytes", 0),
             ("history_revisions", 1),
             ("history_bytes", 1 << 10),
         ):
             if getattr(self, name) < smallest:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
+        for name, largest in (
+            ("max_key_bytes", MAX_KEY_BYTES),
+            ("max_value_bytes", MAX_VALUE_BYTES),
+            ("max_batch_bytes", MAX_BATCH_BYTES),
+            ("max_batch_ops", MAX_BATCH_OPS),
+            ("max_txn_ops", MAX_TXN_OPS),
+        ):
+            if getattr(self, name) > largest:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)}, must be at most {largest}: clients count on that"
+                )
+        if 0 < self.disk_quota_bytes < MIN_QUOTA_SEGMENTS * self.segment_bytes:
+            raise ConfigurationError(
+                f"disk_quota_bytes is {self.disk_quota_bytes}, which is less than {MIN_QUOTA_SEGMENTS} segments of the "
+                f"log (segment_bytes is {self.segment_bytes})",
+                hint="give it more room, or make segment_bytes smaller",
+            )
         if self.drain_seconds < 0:
             raise ConfigurationError(f"drain_seconds is {self.drain_seconds}, must not be negative")
         try:

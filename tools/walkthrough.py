@@ -42,7 +42,7 @@ COMMAND_SECONDS = 60.0
 SETTLE_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 0.3
 
-LOOKS = re.compile(r"lattice (cluster (status|members)|status|get|top --once)\b")
+LOOKS = re.compile(r"(lattice (cluster (status|members)|status|get|top --once)|tail)\b")
 """Commands that change nothing: they may be asked twice."""
 
 PORTS = {":740": "clients", ":750": "peers", ":940": "metrics"}
@@ -117,7 +117,7 @@ class Ports:
     def there(self, text: str) -> str:
         """What a page says, as it is run."""
         for begin, other in self._there.items():
-            text = re.sub(rf"{begin}(?=\d)", other, text)
+            text = re.sub(rf"{begin}(?=[\d$])", other, text)
         return text
 
     def back(self, text: str) -> str:
@@ -153,6 +153,8 @@ class Shell:
         command = commands / "lattice"
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lattice_cli "$@"\n')
         command.chmod(0o755)
+        defaults = commands / "defaults.toml"
+        defaults.write_text(ports.there('client_addr = "127.0.0.1:7400"\npeer_addr = "127.0.0.1:7500"\n'))
         env = {name: value for name, value in os.environ.items() if not name.startswith(("LATTICE_", "XDG_", "OTEL_"))}
         env |= {
             "PATH": f"{commands}:{Path(sys.executable).parent}:{env.get('PATH', '')}",
@@ -164,8 +166,7 @@ class Shell:
             "LATTICE_TIMEOUT": "30",  # two cores may be busy with other things
             # The defaults, should a page rely on them.
             "LATTICE_ENDPOINTS": ports.there("127.0.0.1:7400"),
-            "LATTICE_CLIENT_ADDR": ports.there("127.0.0.1:7400"),
-            "LATTICE_PEER_ADDR": ports.there("127.0.0.1:7500"),
+            "LATTICE_CONFIG": str(defaults),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _ON_ITS_TERMINAL],
@@ -230,6 +231,8 @@ def walk(page: Path, directory: Path, *, update: bool = False) -> None:
                 found = [line.rstrip() for line in ports.back(printed).rstrip("\n").split("\n")]
                 found = [line for line in found if not _NOTICE.match(line)] if printed.strip() else []
                 if agrees(step.shown, found):
+                    if update and step.first and not _abridged(step.shown):
+                        replaced.append((step, found))  # all of the page of one run: ids, terms and indices fit
                     break
                 if update and step.first and (not looks or time.monotonic() > deadline - SETTLE_SECONDS + 3):
                     replaced.append((step, found))
@@ -247,6 +250,10 @@ def walk(page: Path, directory: Path, *, update: bool = False) -> None:
         page.write_text("\n".join(lines) + "\n")
 
 
+def _abridged(shown: list[str]) -> bool:
+    return any("..." in line for line in shown)
+
+
 def _leader_in(shown: list[str]) -> str | None:
     return next((match[1] for line in shown if (match := re.match(r"\*\s+(\w+)\s+leader\b", line.strip()))), None)
 
@@ -259,11 +266,13 @@ def agrees(shown: list[str], found: list[str]) -> bool:
 
 
 _VARIES = re.compile(
-    r"(?P<any>\.\.\.)|(?P<id>\b[0-9a-f]{16}\b)|(?P<time>\b\d\d:\d\d:\d\d\b)|(?P<path>/\S*/lattice-\w+)"
-    r"|(?P<number>(?<![\w.:-])\d[\d,]*(?:\.\d+)?(?![\w.:-]|:\d))"
+    r"(?P<any>\.\.\.)|(?P<stamp>\b\d{4}-\d\d-\d\dT[\d:.]+Z)|(?P<entries>\bentr(?:y|ies)\b)|(?P<id>\b[0-9a-f]{16}\b)|(?P<time>\b\d\d:\d\d:\d\d\b)|(?P<path>/\S*/lattice-\w+)"
+    r"|(?P<number>(?<![\w.:-])\d[\d,]*(?:\.\d+)?(?!\w|[.:-]\w))"
 )
 _MEANS = {
     "any": ".*",
+    "stamp": r"[\\d:.TZ-]+",
+    "entries": "entr(?:y|ies)",
     "id": "[0-9a-f]{16}",
     "time": r"\\d\\d:\\d\\d:\\d\\d",
     "path": r"\\S+",

@@ -192,6 +192,8 @@ def _note(member: MemberFigures) -> Text | None:
         return Text(f"disk hangs, {counters.fsync_stalled_seconds:.0f} s", "bold red")
     if counters is not None and counters.disk_full:
         return Text("disk full", "bold red")
+    if counters is not None and counters.no_room:
+        return Text("no room: only deletes", "bold red")
     return None
 
 

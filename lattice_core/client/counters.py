@@ -35,6 +35,10 @@ class NodeCounters:
     cpu_seconds: float
     not_ready: str
     """Why it should not be sent requests; empty: it is ready."""
+    disk_used_bytes: int = 0
+    disk_quota_bytes: int = 0
+    no_room: str = ""
+    """Why only deletes are taken; empty: everything is."""
 
     @property
     def read_operations(self) -> int:
@@ -112,6 +116,9 @@ def counters_from_pb(counters: raft_pb2.NodeCounters) -> NodeCounters:
         memory_bytes=counters.memory_bytes if counters.HasField("memory_bytes") else None,
         cpu_seconds=counters.cpu_seconds,
         not_ready=counters.not_ready,
+        disk_used_bytes=counters.disk_used_bytes,
+        disk_quota_bytes=counters.disk_quota_bytes,
+        no_room=counters.no_room,
     )
 
 

@@ -445,7 +445,7 @@ class Engine:
             self._not_here(request_id, error.message, detail)
         elif code == kv_pb2.ERROR_CODE_BUSY:
             self._refused(request_id)
-            self._trouble = Busy(error.message)
+            self._trouble = Busy(error.message, hint=error.hint)
         elif code == kv_pb2.ERROR_CODE_SESSION_EXPIRED:
             self.writes.session_expired(request_id)
         elif code == kv_pb2.ERROR_CODE_UNAUTHENTICATED:

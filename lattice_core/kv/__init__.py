@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         transaction,
         validate_op,
     )
+    from lattice_core.kv.limits import RequestLimits, frees
     from lattice_core.kv.machine import StateMachine
     from lattice_core.kv.results import (
         BatchResult,
@@ -99,6 +100,7 @@ __getattr__ = lazy_names(
             "transaction",
             "validate_op",
         ),
+        "lattice_core.kv.limits": ("RequestLimits", "frees"),
         "lattice_core.kv.machine": ("StateMachine",),
         "lattice_core.kv.results": (
             "BatchResult",
@@ -145,6 +147,7 @@ __all__ = [
     "Payload",
     "PutResult",
     "RangeResult",
+    "RequestLimits",
     "Restore",
     "SessionLimits",
     "SessionTable",
@@ -162,6 +165,7 @@ __all__ = [
     "delete_range",
     "encode_batch",
     "encode_payload",
+    "frees",
     "is_crowded",
     "open_session",
     "prefix_range",

@@ -10,13 +10,20 @@ machinery out of the way. A local subchannel pool keeps one channel's backoff fr
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 Options: TypeAlias = list[tuple[str, Any]]
 
 KEEPALIVE_MS = 2000
 CONNECT_TIMEOUT_MS = 2000
 """Half a dozen round trips around the world; a silent drop of packets is given up after it."""
+
+DEFAULT_HANDSHAKE_TIMEOUT_MS = 5000
+"""Until a connection has said how it wants to speak: gRPC's own two minutes would let strangers collect sockets."""
+
+MAX_METADATA_BYTES = 16 << 10
+"""Headers of one call: ours have a few dozen bytes."""
 
 PEER_MESSAGE_LIMIT_BYTES = 16 << 20
 """An envelope stops gathering at 2 MiB, and its last message is one AppendEntries: 1 MiB of entries or one
@@ -29,10 +36,27 @@ CLIENT_SEND_LIMIT_BYTES = 16 << 20
 """Answers are bounded where they are made, well below the 4 MiB that clients take by default."""
 
 
-def _keepalive() -> Options:
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one listener puts up with."""
+
+    connections: int | None = None
+    """Open at a time; one more is closed as soon as it is accepted. None: as many as there are descriptors."""
+
+    handshake_timeout_ms: int = DEFAULT_HANDSHAKE_TIMEOUT_MS
+    idle_seconds: int = 0
+    """Without any call; 0: for ever."""
+
+    keepalive_ms: int = KEEPALIVE_MS
+
+
+DEFAULT_CONNECTION_LIMITS: Final = ConnectionLimits()
+
+
+def _keepalive(keepalive_ms: int = KEEPALIVE_MS) -> Options:
     return [
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]
@@ -53,28 +77,36 @@ def peer_channel_options() -> Options:
     ]
 
 
-def _server_options() -> Options:
-    return [
-        *_keepalive(),
+def _server_options(limits: ConnectionLimits) -> Options:
+    options: Options = [
+        *_keepalive(limits.keepalive_ms),
+        ("grpc.server_handshake_timeout_ms", limits.handshake_timeout_ms),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
         ("grpc.http2.max_ping_strikes", 0),
         # Two servers must not share a port: the second has to fail, loudly.
         ("grpc.so_reuseport", 0),
     ]
+    if limits.connections is not None:
+        options.append(("grpc.max_allowed_incoming_connections", limits.connections))
+    if limits.idle_seconds:
+        options.append(("grpc.max_connection_idle_ms", limits.idle_seconds * 1000))
+    return options
 
 
-def peer_server_options() -> Options:
+def peer_server_options(limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS) -> Options:
     return [
-        *_server_options(),
+        *_server_options(limits),
         ("grpc.max_receive_message_length", PEER_MESSAGE_LIMIT_BYTES),
         ("grpc.max_send_message_length", PEER_MESSAGE_LIMIT_BYTES),
     ]
 
 
-def client_server_options() -> Options:
+def client_server_options(limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS) -> Options:
     return [
-        *_server_options(),
+        *_server_options(limits),
         ("grpc.max_receive_message_length", CLIENT_RECEIVE_LIMIT_BYTES),
         ("grpc.max_send_message_length", CLIENT_SEND_LIMIT_BYTES),
         # Streams per connection; each costs a coroutine and two small queues.

@@ -163,6 +163,10 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("disk_free_bytes", "Room left on the disk of the data directory.", _disk_free),
     _gauge("disk_full", "1 while writes are refused because the disk is full.",
            lambda node: int(node.proposals.disk_is_full)),
+    _gauge("disk_used_bytes", "What the log and the snapshots take up.", lambda node: node.room.used_bytes),
+    _gauge("disk_quota_bytes", "What they may take up; 0: there is no quota.", lambda node: node.room.quota_bytes),
+    _gauge("no_room", "1 while only deletes are taken, because room on the disk is short.",
+           lambda node: int(node.room.reason is not None)),
     # -- peers ----------------------------------------------------------------------------------------
     Family("lattice_peer_lag_entries", "gauge", "Leader only: entries that this member is not known to have.",
            _followers(lambda node, progress: node.core.last_index - progress.match_index), ("peer",)),

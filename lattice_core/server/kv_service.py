@@ -3,9 +3,9 @@
 A stream costs two coroutines, whatever is on it: the handler reads requests and hands them to proposals or
 reads, which call back; a writer sends the answers as they come. No task is made per request.
 
-Bounds: per stream, requests taken and not yet answered, in number and bytes; at either bound the reader stops
-reading, and gRPC's flow control stops the client. All streams together: ``max_pending_bytes``, beyond which
-writes are answered with BUSY (RESOURCE_EXHAUSTED).
+Bounds: per stream, requests taken and not yet answered, in number and bytes, and the answers that were not taken; at
+any of them the reader stops reading, and gRPC's flow control stops the client. All together: ``max_pending_bytes``,
+beyond which writes are answered with BUSY (RESOURCE_EXHAUSTED), and ``max_answer_bytes``, beyond which reads are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NoReturn
 
 import grpc
@@ -26,6 +27,7 @@ from lattice_core.kv import (
     ClientBatch,
     Op,
     RangeResult,
+    RequestLimits,
     cas,
     close_session,
     decode_batch,
@@ -44,6 +46,7 @@ from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.access import Caller
+from lattice_core.server.bounds import AnswerBudget
 from lattice_core.server.explain import ExplainedRead, ExplainedWrite
 from lattice_core.server.node import Node
 from lattice_core.server.proposals import Outcome, Reply
@@ -64,11 +67,6 @@ from lattice_core.server.read_batches import (
 from lattice_core.server.reads import Answers
 from lattice_core.server.tracing import traceparent_of_call
 from lattice_core.server.txn_messages import request_to_op, result_to_pb
-
-MAX_STREAM_REQUESTS = 1024
-"""Taken from one stream and not answered; our client keeps a window of far fewer batches."""
-
-MAX_STREAM_BYTES = 16 << 20
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 
@@ -95,7 +93,13 @@ class KVService:
     """Handlers for lattice.v1.KV. ``draining`` refuses what is new and lets the rest finish."""
 
     def __init__(self, node: Node) -> None:
+        config = node.config
         self._node = node
+        limits = RequestLimits(**{each.name: getattr(config, each.name) for each in fields(RequestLimits)})
+        self._limits = limits if limits.narrower else None
+        self.max_stream_requests = config.max_stream_requests
+        self.max_stream_bytes = config.max_stream_bytes
+        self.budget = AnswerBudget(config.max_answer_bytes)
         self.tracer = node.tracer
         self.draining = False
 
@@ -118,6 +122,8 @@ class KVService:
             ops = batch.ops if batch.ops is not None else decode_batch(batch.commands)
             if gate.enabled:
                 gate.check_write(caller, batch, ops)
+            if self._limits is not None:
+                self._limits.check(ops, len(batch.commands))
         except LatticeError as error:
             gate.refused(error, "a write", caller.peer)
             reply(to_detail(error))
@@ -179,7 +185,7 @@ class KVService:
         except CONNECTION_ERRORS:
             pass  # the client has gone; what it sent runs its course
         finally:
-            stream.closed = True
+            stream.close()
 
     # -- unary calls ------------------------------------------------------------------------------
 
@@ -235,6 +241,7 @@ class KVService:
             response.found.CopyFrom(key_value_to_pb(answer))
         if explained is not None:
             response.explanation.CopyFrom(explained.to_pb())
+        await self._charge(response, context)
         return response
 
     async def range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
@@ -248,12 +255,27 @@ class KVService:
         answers = await self._read_one(read, request, context)
         answer = answers.answers[0]
         assert isinstance(answer, RangeResult)
-        return kv_pb2.RangeResponse(
+        response = kv_pb2.RangeResponse(
             revision=answer.revision,
             kvs=[key_value_to_pb(kv) for kv in answer.kvs],
             more=answer.more,
             count=answer.count,
         )
+        await self._charge(response, context)
+        return response
+
+    async def _charge(self, response: Any, context: Any) -> None:
+        """Count a unary answer until its call is over. Aborts the call if there is no room for it."""
+        budget, size = self.budget, response.ByteSize()
+        refusal = budget.refusal(size)
+        if refusal is not None:
+            await abort(context, to_detail(refusal))
+        budget.waiting += size
+
+        def over(_context: object) -> None:
+            budget.waiting -= size
+
+        context.add_done_callback(over)
 
     async def _write_one(
         self, op: Op, request: Any, context: Any, explained: ExplainedWrite | None = None
@@ -344,16 +366,26 @@ class _SessionStream:
         self._service = service
         self._caller = caller
         self._tracer = service.tracer
-        self._answers: deque[tuple[kv_pb2.SessionResponse, int]] = deque()
+        # Each answer with the size of its request, and its own as the budget is charged.
+        self._answers: deque[tuple[kv_pb2.SessionResponse, int, int]] = deque()
         self._has_answers = asyncio.Event()
         self._has_room = asyncio.Event()
         # Invariant: requests taken whose answers have not been sent, in number and bytes.
         self._under_way = 0
         self._under_way_bytes = 0
+        # Invariant: what the service's budget is charged for answers of this stream that have not been sent.
+        self._answer_bytes = 0
         self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        self._service.budget.waiting -= self._answer_bytes
+        self._answer_bytes = 0
+        self._answers.clear()
 
     async def read_requests(self, read: Callable[[], Any]) -> None:
         """Take requests until the client ends its half; then wait until all are answered."""
+        max_requests, max_bytes = self._service.max_stream_requests, self._service.max_stream_bytes
         while True:
             data = await read()
             if data is EOF:
@@ -361,7 +393,7 @@ class _SessionStream:
             self._under_way += 1
             self._under_way_bytes += len(data)
             self._take(data)
-            while self._under_way >= MAX_STREAM_REQUESTS or self._under_way_bytes >= MAX_STREAM_BYTES:
+            while self._under_way >= max_requests or self._under_way_bytes + self._answer_bytes >= max_bytes:
                 self._has_room.clear()
                 await self._has_room.wait()
         while self._under_way:
@@ -370,14 +402,16 @@ class _SessionStream:
 
     async def write_answers(self, write: Callable[[kv_pb2.SessionResponse], Any]) -> None:
         """Send answers as they come, one by one. Never returns."""
-        answers = self._answers
+        answers, budget = self._answers, self._service.budget
         while True:
             await self._has_answers.wait()
             while answers:
-                response, size = answers.popleft()
+                response, size, answer_bytes = answers.popleft()
                 await write(response)
                 self._under_way -= 1
                 self._under_way_bytes -= size
+                self._answer_bytes -= answer_bytes
+                budget.waiting -= answer_bytes
                 self._has_room.set()
             self._has_answers.clear()
 
@@ -437,6 +471,7 @@ class _SessionStream:
             self._answer(
                 size,
                 kv_pb2.SessionResponse(request_id=request_id, write=kv_pb2.WriteResults(results=result.packed)),
+                len(result.packed),
             )
 
     def _opened(self, request_id: int, size: int, outcome: Outcome) -> None:
@@ -466,20 +501,29 @@ class _SessionStream:
         if isinstance(answers, kv_pb2.ErrorDetail):
             self._answer_error(request_id, size, answers)
             return
+        if self.closed:
+            return
+        packed = encode_answers(answers.answers, _pack)
+        refusal = self._service.budget.refusal(len(packed))
+        if refusal is not None:
+            self._answer_error(request_id, size, to_detail(refusal))
+            return
         results = kv_pb2.ReadResults(
-            results=encode_answers(answers.answers, _pack),
+            results=packed,
             revision=answers.revision,
             stale_seconds=answers.stale_seconds,
         )
-        self._answer(size, kv_pb2.SessionResponse(request_id=request_id, read=results))
+        self._answer(size, kv_pb2.SessionResponse(request_id=request_id, read=results), len(packed))
 
     def _answer_error(self, request_id: int, size: int, detail: kv_pb2.ErrorDetail) -> None:
         self._answer(size, kv_pb2.SessionResponse(request_id=request_id, error=detail))
 
-    def _answer(self, size: int, response: kv_pb2.SessionResponse) -> None:
+    def _answer(self, size: int, response: kv_pb2.SessionResponse, answer_bytes: int = 0) -> None:
         if self.closed:
             return
-        self._answers.append((response, size))
+        self._answer_bytes += answer_bytes
+        self._service.budget.waiting += answer_bytes
+        self._answers.append((response, size, answer_bytes))
         self._has_answers.set()
 
 

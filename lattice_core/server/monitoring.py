@@ -61,7 +61,9 @@ def http_listener(addr: str, node: Node) -> HttpListener:
     def readyz(_headers: Mapping[str, str]) -> Response:
         reason = node.readiness.reason()
         if reason is None:
-            return text(http.HTTPStatus.OK, "ready")
+            # It serves reads and deletes, and says who leads: no reason to send requests elsewhere.
+            no_room = node.room.reason
+            return text(http.HTTPStatus.OK, "ready" if no_room is None else f"ready, but writes are refused: {no_room}")
         return text(http.HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}")
 
     return HttpListener(addr, {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz})

@@ -49,6 +49,7 @@ from lattice_core.server.readiness import Readiness
 from lattice_core.server.reads import Reads
 from lattice_core.server.ready_loop import ReadyLoop
 from lattice_core.server.reseeding import way_back
+from lattice_core.server.room import Room
 from lattice_core.server.snapshots import Snapshots
 from lattice_core.server.status import member_status
 from lattice_core.server.storage_thread import StorageThread
@@ -166,6 +167,7 @@ class Node:
             self.metrics,
         )
         self.snapshots.storage = self.storage
+        self.room = Room(config, self.proposals, self.snapshots, self.log_bytes, self.free_bytes)
         self.explanations = Explanations(self.core, self.proposals, self.reads, self.role_name)
         self.loop.explanations = self.explanations
         self.loop.proposals = self.proposals
@@ -195,6 +197,7 @@ class Node:
         self.membership.start()
         self.comparison.start()
         self.loop.start()
+        self.room.start()
         if self.core.configuration.all_voters == {self.core.id}:
             await self._settled()
 
@@ -226,6 +229,7 @@ class Node:
     async def stop(self) -> None:
         """End everything that start began, write what is waiting, close the log. Safe to repeat."""
         self.loop.stop()
+        await self.room.close()
         await self.membership.close()
         await self.comparison.close()
         self.proposals.abandon()

@@ -18,12 +18,13 @@ Whoever submitted a batch gets exactly one reply:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from lattice_core.errors import Busy
-from lattice_core.kv import BatchResult, BatchStatus, ClientBatch, Payload, encode_payload
+from lattice_core.kv import BatchResult, BatchStatus, ClientBatch, Payload, encode_payload, frees
 from lattice_core.raft import errors as raft_errors
 from lattice_core.raft.types import NodeId
 from lattice_core.rpc.pb import kv_pb2
@@ -105,6 +106,10 @@ class Proposals:
         # Invariant: the sizes of all proposals that have not had their reply.
         self.pending_bytes = 0
         self.disk_is_full = False
+        self.no_room: str | None = None
+        """Why only what frees room is taken (``room.py``); None: everything is."""
+        self.room_left = math.inf
+        """Bytes that may be proposed before anybody looks again."""
         self._give_up: asyncio.TimerHandle | None = None
 
     @property
@@ -120,12 +125,20 @@ class Proposals:
             return
         proposal = Proposal(batch, reply)
         if self.pending_bytes + proposal.size > self._max_pending_bytes:
-            busy = Busy(f"{self.pending_bytes} bytes of writes are waiting, the bound is {self._max_pending_bytes}")
+            busy = Busy(
+                f"{self.pending_bytes} bytes of writes wait, and with {proposal.size} more it would be above "
+                f"{self._max_pending_bytes} (max_pending_bytes)",
+                hint="write more slowly; lattice top shows what the leader waits for",
+            )
             self._refuse(self._hints.error(busy), reply)
             return
         if self.disk_is_full:
             full = Busy("the leader's disk is full: nothing can be written until there is room")
             self._refuse(self._hints.error(full), reply)
+            return
+        if self.no_room is not None and not frees(batch.ops or ()):
+            short = Busy(self.no_room, hint="delete keys, which goes through, or give it more room: docs/limits.md")
+            self._refuse(self._hints.error(short), reply)
             return
         self.pending_bytes += proposal.size
         self._waiting.append(proposal)
@@ -166,6 +179,9 @@ class Proposals:
                 # Ours of an earlier term, truncated since; until this one is committed, it may come back.
                 self._answer_all(replaced.proposals, self._hints.outcome_unknown(None))
             self._undecided[index] = _Undecided(term, payload, group)
+            self.room_left -= len(encoded)
+            if self.room_left < 0 and self.no_room is None:
+                self.no_room = "the room on the disk that there was a moment ago is used up"
             self._metrics.entries_proposed += 1
             self._metrics.bytes_proposed += len(encoded)
             if self._tracer is not None:

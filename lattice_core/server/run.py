@@ -28,6 +28,7 @@ from lattice_core.server import logs
 from lattice_core.server.access import GatedHandlers
 from lattice_core.server.access_service import AccessService
 from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
+from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
 from lattice_core.server.cluster_service import ClusterService
 from lattice_core.server.handshakes import HandshakeLog
 from lattice_core.server.http_listener import HttpListener
@@ -53,11 +54,9 @@ GC_THRESHOLDS = (50_000, 20, 50)
 """Batches make many short-lived tuples; the default of 700 would have the collector run several times for
 each. What lives long (the store, the log) is tuples of bytes, in no cycles."""
 
-MAX_CLIENT_CALLS = 10_000
-"""Streams and unary calls under way from all clients; more are answered RESOURCE_EXHAUSTED (SAFETY 49)."""
-
-MAX_PEER_CALLS = 256
-"""A stream and a few status calls for each member, with room for those that are being replaced."""
+UNCOUNTED_CALLS = 1024
+"""Beyond ``max_client_calls``, of which each is told the numbers: calls whose request has not come whole yet, and those
+that are being refused. gRPC turns away what is above that, in fewer words."""
 
 STOP_GRACE_SECONDS = 0.25
 """For answers that are written already to leave before connections are cut."""
@@ -97,6 +96,8 @@ class RunningNode:
                 ClusterService(self.node).handlers(),
                 AccessService(self.node, self._kv.refusal).handlers(),
             )
+            calls = CallBound(self.config.max_client_calls)
+            client_limits, peer_limits = connection_limits(self.config)
             peer_server = grpc.aio.server(
                 handlers=[
                     raft_handlers(
@@ -106,19 +107,19 @@ class RunningNode:
                         self.node.comparison.answer,
                     )
                 ],
-                options=peer_server_options(),
-                maximum_concurrent_rpcs=MAX_PEER_CALLS,
+                options=peer_server_options(peer_limits),
+                maximum_concurrent_rpcs=self.config.max_peer_calls,
             )
             client_server = grpc.aio.server(
                 handlers=[
                     GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics)
                     for each in (
-                        *(MeasuredHandlers(each, self.node.metrics) for each in services),
+                        *(MeasuredHandlers(each, self.node.metrics, calls) for each in services),
                         *introspection_handlers(self.node),
                     )
                 ],
-                options=client_server_options(),
-                maximum_concurrent_rpcs=MAX_CLIENT_CALLS,
+                options=client_server_options(client_limits),
+                maximum_concurrent_rpcs=self.config.max_client_calls + UNCOUNTED_CALLS,
             )
             _bind(peer_server, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
             _bind(client_server, self.config.client_addr, "--client-addr", self._tls.client_port())
@@ -173,8 +174,8 @@ class RunningNode:
         """Ask to be let in, and be there for the leader to look at meanwhile."""
         listener = grpc.aio.server(
             handlers=[joining_handlers(self.config, incarnation, self._tls.peers)],
-            options=peer_server_options(),
-            maximum_concurrent_rpcs=MAX_PEER_CALLS,
+            options=peer_server_options(connection_limits(self.config)[1]),
+            maximum_concurrent_rpcs=self.config.max_peer_calls,
         )
         _bind(listener, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
         await listener.start()
@@ -283,6 +284,7 @@ def tune_interpreter() -> None:
     """Process-wide settings of a server. See the constants."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.set_threshold(*GC_THRESHOLDS)
+    raise_descriptor_limit()
 
 
 async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = None) -> int:

@@ -80,12 +80,34 @@ class SnapshotFiles:
 
         return await self.worker.run(job)
 
+    async def verify(self, snapshot: Snapshot) -> None:
+        """Read all of it. Raises StorageDamaged, StorageFailed."""
+
+        def job() -> None:
+            with SnapshotReader(self.fs, snapshot.path) as reader:
+                reader.verify()
+
+        await self.worker.run(job)
+
     def require_room(self, size_bytes: int) -> None:
         """On the worker thread: raise DiskFull, before anything is written, if there is no room for so much."""
         self.fs.make_dirs(self.directory)
         free = self.fs.free_bytes(self.directory)
         if free < size_bytes:
             raise DiskFull(f"{self.directory} has room for {free} bytes, and {size_bytes} are needed")
+
+    def used_bytes(self) -> int:
+        """On the worker thread: what all files of the directory take up, those that are being written included."""
+        total = 0
+        if self.fs.exists(self.directory):
+            for name in self.fs.list_dir(self.directory):
+                with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                    file = self.fs.open_read_only(join(self.directory, name))
+                    try:
+                        total += file.size()
+                    finally:
+                        file.close()
+        return total
 
     async def open(self, path: str) -> tuple[File, int]:
         """The file, to be closed by the caller, and its size."""

@@ -13,6 +13,9 @@ When. ``snapshot_entries`` past the last one, or ``snapshot_log_bytes`` of log; 
 half of the last one's size: a state of a gigabyte is not written again for a thousand small entries. Asked
 once per pass, at the cost of a comparison. One at a time.
 
+Where room on the disk is short (``room.py``), neither of the two holds: whatever was applied since is enough, and the
+older of the two goes as soon as the newest is verified.
+
 What goes wrong while taking (a full disk, above all) costs the snapshot, one line in the log, and a pause
 before the next attempt. Serving goes on.
 """
@@ -76,6 +79,12 @@ MAX_TAIL_BYTES = 16 << 20
 RETRY_SECONDS = 10.0
 """After a failed attempt: a full disk is not empty a moment later."""
 
+ROOM_FOR_SEGMENTS = 2
+"""Left for the log while a snapshot is written that may not fit, beyond what was said that it may take."""
+
+PAUSE_FOR_ROOM_SECONDS = 2.0
+"""Between snapshots that are taken because room is short."""
+
 
 class Machine(Protocol):
     """Where the state machine is to be found; another one takes its place when a snapshot is installed."""
@@ -120,6 +129,10 @@ class Snapshots:
         self.installer = SnapshotInstaller(config, self.files, core, loop, self._installed)
         # applier.applied_bytes when the newest snapshot was captured.
         self._bytes_before = 0
+        # Whoever watches the disk says so (room_is): take snapshots early; keep no second one.
+        self.tight = self.short_of_room = False
+        self._kept_for_log = 0
+        self._lean = False  # there is nothing but the newest snapshot and the log after it
         self._taking = asyncio.Lock()
         self._automatic = False
         self._overtaken = False
@@ -144,6 +157,9 @@ class Snapshots:
         """Called once per pass: begin a snapshot if one is due."""
         applier = self._applier
         grown = applier.applied_bytes - self._bytes_before
+        if self.tight:
+            self._consider_for_room(grown)
+            return
         if applier.applied_index - self._core.snapshot_index < self._entries and grown < self._log_bytes:
             return
         if self._automatic or (self.newest is not None and grown < GROWTH * self.newest.size_bytes):
@@ -152,6 +168,44 @@ class Snapshots:
             return
         self._automatic = True
         self._own(self._take_automatically())
+
+    def room_is(self, *, tight: bool, short: bool, left_for_log: int) -> None:
+        """What the last look at the disk has shown; ``left_for_log``: what may be proposed until the next."""
+        if short and not self.short_of_room:
+            self._retry_at = 0.0  # it may fit now that less goes into the log
+        self.tight, self.short_of_room = tight, short
+        self._kept_for_log = ROOM_FOR_SEGMENTS * self._segment_bytes + (0 if short else left_for_log)
+
+    def _consider_for_room(self, grown: int) -> None:
+        """The disk is short of room, or soon will be: whatever was applied since may let go of something."""
+        newest = self.newest
+        due = self._applier.applied_index > self._core.snapshot_index and (
+            self.short_of_room or newest is None or grown >= self._segment_bytes
+        )
+        lean = newest is None or not self.short_of_room or self._lean
+        if (lean and not due) or self._automatic or self._taking.locked() or self._closed:
+            return
+        if not self._capturable() or self._now() < self._retry_at:
+            return
+        self._retry_at = self._now() + PAUSE_FOR_ROOM_SECONDS
+        self._automatic = True
+        self._own(self._take_automatically() if due else self._let_go())
+
+    async def _let_go(self) -> None:
+        """Nothing new to capture: the newest snapshot alone, once it is read again in full, and the log after it."""
+        newest = self.newest
+        assert newest is not None
+        try:
+            async with self._taking:
+                await self.files.verify(newest)
+                await self.files.keep_only(newest)
+                self.storage.submit(LogTask(lambda: None, compact_through=newest.index))
+                self._lean = True
+        except (LatticeError, OSError) as error:
+            self._retry_at = self._now() + RETRY_SECONDS
+            log.error("room is short, and the log and the older snapshot stay: %s", error)
+        finally:
+            self._automatic = False
 
     def _capturable(self) -> bool:
         return (
@@ -266,7 +320,9 @@ class Snapshots:
         before = self._applier.applied_bytes
 
         def begin() -> SnapshotWriter:
-            files.require_room(expected + self._segment_bytes)  # the log must not run out of it for a snapshot's sake
+            # The log must not run out of it for a snapshot's sake. Where room is short the state may be much smaller
+            # than it was, and this the way to more: then it is tried, and given up if it does not fit.
+            files.require_room((0 if self.short_of_room else expected) + self._segment_bytes)
             return SnapshotWriter(files.fs, files.directory, header)
 
         writer = await files.worker.run(begin)
@@ -275,7 +331,13 @@ class Snapshots:
             for chunk in capture.to_chunks(SLICE_ITEMS, SLICE_BYTES):
                 packed = msgpack.packb(chunk)
                 spent = time.perf_counter() - began
-                await files.worker.run(lambda packed=packed: writer.write(packed))  # type: ignore[misc]
+
+                def write(packed: bytes = packed) -> None:
+                    if self.tight:  # what the log may take until somebody looks again is not the snapshot's
+                        files.require_room(len(packed) + self._kept_for_log)
+                    writer.write(packed)
+
+                await files.worker.run(write)
                 hurried = self._applier.applied_bytes - before > max(HURRY * expected, self._segment_bytes)
                 await asyncio.sleep(spent * (HURRIED_REST if hurried else REST))
                 if self._overtaken:
@@ -315,6 +377,7 @@ class Snapshots:
         """A snapshot is published and marked, taken here or received: let go of what it replaces."""
         if self.newest is None or snapshot.index > self.newest.index:
             self.newest = snapshot
+        self._lean = False
         try:
             indices = await self.files.retain()
         except (LatticeError, OSError) as error:

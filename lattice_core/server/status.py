@@ -91,6 +91,9 @@ def _counters(node: Node) -> raft_pb2.NodeCounters:
         memory_bytes=memory_bytes(),
         cpu_seconds=time.process_time(),
         not_ready=node.readiness.reason() or "",
+        disk_used_bytes=node.room.used_bytes,
+        disk_quota_bytes=node.room.quota_bytes,
+        no_room=node.room.reason or "",
     )
 
 

@@ -211,8 +211,9 @@ MALFORMED: dict[str, Callable[[LocalNode, LocalNode], list[Any]]] = {
 def test_48_a_malformed_or_oversized_peer_message_closes_its_stream_and_changes_nothing(
     shared: LocalCluster, what: str
 ) -> None:
-    leader = shared.leader()
-    speaker, target = shared[leader], shared[shared.others(leader)[0]]
+    # Two followers: they have nothing to say to each other. A leader that has lost its stream to who speaks in its name
+    # dials again with the next heartbeat, and ends the other before a large message has arrived.
+    speaker, target = (shared[name] for name in shared.others(shared.leader()))
 
     def deed() -> None:
         error = stream(target, MALFORMED[what](speaker, target))

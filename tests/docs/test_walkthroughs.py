@@ -13,10 +13,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import walkthrough  # noqa: E402
 
-PAGES = ["README.md", "docs/tutorial.md"]
+PAGES = ["README.md", "docs/tutorial.md", "docs/operations.md"]
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal as Linux has it, and bash")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_shows_what_the_page_says(page: str, tmp_path: Path) -> None:

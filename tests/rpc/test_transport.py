@@ -210,7 +210,10 @@ def test_a_hello_that_does_not_fit_is_refused_before_consensus_sees_anything(
 )
 def test_malformed_bytes_close_that_stream_and_change_nothing(case: str, data: bytes) -> None:
     async def scenario() -> None:
-        _one, two = await pair()
+        one, two = await pair()
+        # The real one would take the place of who claims to be it, and the stream would end before its bytes are read.
+        await eventually(lambda: one.transport._links[2].connected)
+        await one.stop()
         three = Peer(3)
         await three.start()
         three.meet(two)

@@ -405,7 +405,7 @@ class NodeDetails(_message.Message):
     def __init__(self, wall_clock_seconds: _Optional[float] = ..., heartbeat_ms: _Optional[int] = ..., election_timeout_min_ms: _Optional[int] = ..., election_timeout_max_ms: _Optional[int] = ..., open_descriptors: _Optional[int] = ..., descriptor_limit: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., data_dir: _Optional[str] = ..., snapshot_age_seconds: _Optional[float] = ..., snapshot_bytes: _Optional[int] = ..., snapshots_failed: _Optional[int] = ...) -> None: ...
 
 class NodeCounters(_message.Message):
-    __slots__ = ("elections_started", "leader_changes", "write_operations", "write_batches_failed", "linearizable_reads", "lease_reads", "stale_reads", "read_batches_failed", "held_up", "fsync", "write_batches", "read_batches", "pending_write_bytes", "fsync_stalled_seconds", "disk_full", "disk_free_bytes", "memory_bytes", "cpu_seconds", "not_ready")
+    __slots__ = ("elections_started", "leader_changes", "write_operations", "write_batches_failed", "linearizable_reads", "lease_reads", "stale_reads", "read_batches_failed", "held_up", "fsync", "write_batches", "read_batches", "pending_write_bytes", "fsync_stalled_seconds", "disk_full", "disk_free_bytes", "memory_bytes", "cpu_seconds", "not_ready", "disk_used_bytes", "disk_quota_bytes", "no_room")
     ELECTIONS_STARTED_FIELD_NUMBER: _ClassVar[int]
     LEADER_CHANGES_FIELD_NUMBER: _ClassVar[int]
     WRITE_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -425,6 +425,9 @@ class NodeCounters(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    DISK_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     elections_started: int
     leader_changes: int
     write_operations: int
@@ -444,7 +447,10 @@ class NodeCounters(_message.Message):
     memory_bytes: int
     cpu_seconds: float
     not_ready: str
-    def __init__(self, elections_started: _Optional[int] = ..., leader_changes: _Optional[int] = ..., write_operations: _Optional[int] = ..., write_batches_failed: _Optional[int] = ..., linearizable_reads: _Optional[int] = ..., lease_reads: _Optional[int] = ..., stale_reads: _Optional[int] = ..., read_batches_failed: _Optional[int] = ..., held_up: _Optional[int] = ..., fsync: _Optional[_Union[Histogram, _Mapping]] = ..., write_batches: _Optional[_Union[Histogram, _Mapping]] = ..., read_batches: _Optional[_Union[Histogram, _Mapping]] = ..., pending_write_bytes: _Optional[int] = ..., fsync_stalled_seconds: _Optional[float] = ..., disk_full: _Optional[bool] = ..., disk_free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., not_ready: _Optional[str] = ...) -> None: ...
+    disk_used_bytes: int
+    disk_quota_bytes: int
+    no_room: str
+    def __init__(self, elections_started: _Optional[int] = ..., leader_changes: _Optional[int] = ..., write_operations: _Optional[int] = ..., write_batches_failed: _Optional[int] = ..., linearizable_reads: _Optional[int] = ..., lease_reads: _Optional[int] = ..., stale_reads: _Optional[int] = ..., read_batches_failed: _Optional[int] = ..., held_up: _Optional[int] = ..., fsync: _Optional[_Union[Histogram, _Mapping]] = ..., write_batches: _Optional[_Union[Histogram, _Mapping]] = ..., read_batches: _Optional[_Union[Histogram, _Mapping]] = ..., pending_write_bytes: _Optional[int] = ..., fsync_stalled_seconds: _Optional[float] = ..., disk_full: _Optional[bool] = ..., disk_free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., not_ready: _Optional[str] = ..., disk_used_bytes: _Optional[int] = ..., disk_quota_bytes: _Optional[int] = ..., no_room: _Optional[str] = ...) -> None: ...
 
 class Histogram(_message.Message):
     __slots__ = ("bounds", "counts", "total_seconds")

@@ -7,6 +7,7 @@ again for the inner command and let them win over a flag of the outer one.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -122,6 +123,16 @@ class Globals:
         return Client(self.endpoints, timeout=self.timeout, tls=self.tls, token=token, tracing=traces())
 
 
+class Number(click.FloatRange):
+    """A number within bounds. Not "nan", which is within any, and not "inf", which nobody waits for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number that can be meant", param, ctx)
+        return number
+
+
 def completed_by(what: str) -> Completer:
     """For ``shell_complete``: the function of that name in lattice_cli/completing.py, imported when a shell asks."""
 
@@ -156,7 +167,7 @@ def common_options(function: F) -> F:
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="SECONDS",
             help="How long an operation may take, lost leaders included. "
             f"[env: LATTICE_TIMEOUT; default: {DEFAULT_TIMEOUT_SECONDS:g}]",

@@ -10,7 +10,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import EXIT_INTERRUPTED
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import Number, common_options, resolve
 
 if TYPE_CHECKING:
     from lattice_cli.bench.plan import Mix
@@ -34,7 +34,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -42,7 +42,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--warm-up",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=1.0,
     show_default=True,
     metavar="S",
@@ -75,7 +75,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="R",
     help="Begin R operations a second; latency then counts from when each was due. [default: as fast as answers come]",
 )

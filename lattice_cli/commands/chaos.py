@@ -12,7 +12,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
-from lattice_cli.options import Globals, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, resolve
 from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FRESH_SEED_BITS = 32
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=30.0,
     show_default=True,
     metavar="S",

@@ -115,8 +115,6 @@ class Globals:
 
     def client(self, *, anonymous: bool = False) -> Client:
         """A client of the cluster meant. To be closed. ``anonymous``: without its token, which may be of no use yet."""
-        # gRPC's C core would write lines of its own to stderr when a connection breaks.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
         token = None if anonymous else self.connection.token

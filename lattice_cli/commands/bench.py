@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +111,6 @@ def bench(
     lattice bench --history h.jsonl --seconds 20; lattice verify h.jsonl
     """
     options = resolve(ctx)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import asyncio
     import secrets
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 from pathlib import Path
@@ -87,7 +86,6 @@ def chaos(
     Examples: lattice chaos    lattice chaos --faults kill,isolate --seconds 60    lattice chaos --faults list
     """
     options = resolve(ctx)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lattice_cli.chaos.plan import KINDS, Plan
     from lattice_cli.chaos.workloads import WORKLOADS
 

@@ -38,9 +38,7 @@ def top(ctx: click.Context, interval: float, once: bool) -> int:
     """
     options = resolve(ctx)
     import asyncio
-    import os
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if options.output == "json":
         return asyncio.run(_stream(options, interval, once))
     if once or not sys.stdout.isatty():

@@ -68,6 +68,9 @@ torture: $(VENV)/.run compiled ## Faults on real processes, long: make torture R
 	@$(BIN)/python tools/torture.py --runs $(or $(RUNS),60) --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1) \
 		$(if $(SEED),--seed $(SEED))
 
+soak: $(VENV)/.run compiled ## An hour of load with faults; memory, descriptors, disk drawn: make soak SECONDS=3600
+	@$(BIN)/python tools/soak.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
+
 bench: $(VENV)/.dev ## The figures of issue 2: puts a second, latency, fail-over
 	$(BIN)/python benchmarks/put_latency.py
 

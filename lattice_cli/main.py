@@ -58,6 +58,10 @@ class Group(rich_click.RichGroup):
         click.echo(ctx.get_help(), err=not is_root)
         return 0 if is_root else EXIT_USAGE
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        return None if command is None else shown_once(command)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -83,7 +87,16 @@ class LazyGroup(Group):
             return None
         module, _, name = path.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+        return shown_once(command)
+
+
+def shown_once(command: click.Command) -> click.Command:
+    """Have an option that stands in a panel of its own left out of "Options": rich-click looks for the attribute that
+    its own options have, and click's do not."""
+    for option in command.params:
+        if not hasattr(option, "panel"):
+            option.panel = None  # type: ignore[attr-defined]
+    return command
 
 
 @rich_click.group(
@@ -106,6 +119,9 @@ def cli() -> None:
 
     Any member's address works: the client follows the leader.
     """
+
+
+shown_once(cli)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

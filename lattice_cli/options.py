@@ -7,6 +7,7 @@ again for the inner command and let them win over a flag of the outer one.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -104,11 +105,19 @@ class Globals:
 
     def client(self) -> Client:
         """A client of the cluster meant. To be closed."""
-        # gRPC's C core would write lines of its own to stderr when a connection breaks.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from lattice_core.client import Client
 
         return Client(self.endpoints, timeout=self.timeout, tls=self.tls, tracing=traces())
+
+
+class Number(click.FloatRange):
+    """A number within bounds. Not "nan", which is within any, and not "inf", which nobody waits for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number that can be meant", param, ctx)
+        return number
 
 
 def completed_by(what: str) -> Completer:
@@ -140,7 +149,7 @@ def common_options(function: F) -> F:
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="SECONDS",
             help="How long an operation may take, lost leaders included. "
             f"[env: LATTICE_TIMEOUT; default: {DEFAULT_TIMEOUT_SECONDS:g}]",

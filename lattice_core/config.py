@@ -6,6 +6,7 @@ knows) is the command line's business; this module only says what a valid config
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from lattice_core.addresses import parse_addr
@@ -269,6 +270,9 @@ class NodeConfig:
                     f"--reseed {addr} is this node's own address",
                     hint="give the client address of a healthy member",
                 )
+        for name in ("auto_remove_after_seconds", "drain_seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigurationError(f"{name} is {getattr(self, name)}, not a number of seconds")
         self._validate_tls()
         if self.auto_remove_after_seconds and self.auto_remove_after_seconds < MIN_AUTO_REMOVE_SECONDS:
             raise ConfigurationError(

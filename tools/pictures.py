@@ -34,6 +34,7 @@ FORMAT = FORMAT.replace("<svg ", '<svg xml:space="preserve" ', 1)
 """Without fonts from elsewhere: whoever looks has a monospaced one. With spaces at the beginning of a line."""
 
 COLUMNS = 92
+DEMO_COLUMNS = 96
 ERROR_COLUMNS = 124
 
 TOP_COLUMNS, TOP_LINES = 110, 17
@@ -44,7 +45,7 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     wanted = sys.argv[1:] or ["demo", "status", "error", "top"]
     if "demo" in wanted:
-        with session(COLUMNS) as (shell, _):
+        with session(DEMO_COLUMNS) as (shell, _):
             demo(shell)
     if {"status", "error", "top"} & set(wanted):
         with session(COLUMNS) as (shell, ports):
@@ -112,7 +113,7 @@ def demo(shell: Shell) -> None:
     printed, code = shell.run_raw("lattice demo --once")
     if code != 0:
         raise SystemExit(printed)
-    save("demo", "lattice demo", f"\x1b[1;32m$\x1b[0m lattice demo --once\n{printed}", COLUMNS)
+    save("demo", "lattice demo", f"\x1b[1;32m$\x1b[0m lattice demo --once\n{printed}", DEMO_COLUMNS)
 
 
 def status(shell: Shell, ports: Ports) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -67,7 +66,6 @@ async def _work() -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with asyncio.Runner(loop_factory=use_fast_loop()) as runner:
         runner.run(_work())
 

@@ -1,1 +1,3 @@
-"""Faults on a local cluster of real processes, with a verdict: see :mod:`lattice_cli.chaos.run`."""
+"""Faults on a local cluster of real processes, clients at work, and a verdict."""
+
+import lattice_core.rpc  # noqa: F401 - before anything imports gRPC

@@ -79,6 +79,8 @@ class Nemesis:
         self._handlers: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "kill": self._kill,
             "kill-all": self._kill_all,
+            "power": self._power,
+            "power-all": self._power_all,
             "pause": self._pause,
             "restart": self._restart,
             "transfer": self._transfer,
@@ -239,7 +241,21 @@ class Nemesis:
             self._cluster.kill(name)
             await _ms(fault.for_ms)
 
+    async def _power(self, fault: Fault) -> None:
+        async with self._one(fault) as name:
+            self._cluster.kill(name)
+            lost = self._cluster.lose_unsynced(name, random.Random(fault.draw))
+            self._note(fault, f"{name} for {fault.for_ms} ms, {lost} sectors lost")
+            await _ms(fault.for_ms)
+
+    async def _power_all(self, fault: Fault) -> None:
+        """SAFETY 24."""
+        await self._all_at_once(fault, random.Random(fault.draw))
+
     async def _kill_all(self, fault: Fault) -> None:
+        await self._all_at_once(fault, None)
+
+    async def _all_at_once(self, fault: Fault, power: random.Random | None) -> None:
         free = [name for name in self._cluster.names if name not in self._busy]
         if len(free) < len(self._cluster.names):
             raise Passed("another fault had a node")
@@ -252,6 +268,9 @@ class Nemesis:
                 self._note(fault, f"every node for {fault.for_ms} ms")
                 for name in free:
                     self._cluster.kill(name)
+                if power is not None:
+                    lost = [self._cluster.lose_unsynced(name, power) for name in free]
+                    self._note(fault, f"{', '.join(map(str, lost))} sectors lost")
                 await _ms(fault.for_ms)
                 await asyncio.gather(*(self._start(name) for name in free))
         finally:
@@ -381,6 +400,7 @@ class Nemesis:
         """SAFETY 17, 31: see :mod:`lattice_cli.chaos.damage`."""
         async with self._one(fault) as name:
             self._cluster.kill(name)
+            self._cluster.forget_unsynced(name)
             done = hurt(self._cluster.nodes[name].data_dir, random.Random(fault.draw))
             if done is None:
                 raise Passed("there was nothing to damage")

@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from lattice_cli.chaos import power
 from lattice_cli.chaos.links import Links
 from lattice_cli.demo.processes import DIE_WITH_PARENT, POLL_SECONDS, LocalCluster, LocalNode
 
@@ -56,6 +59,8 @@ class ChaosCluster(LocalCluster):
         """How often each node has lost everything it had."""
         self._paused: set[str] = set()
         self._life_began: dict[str, int] = {}
+        self.power_may_fail = False
+        """Nodes run on a filesystem that knows what is not synced. Set it before they are started."""
 
     async def prepare(self) -> None:
         """Open the proxies and write each node's settings."""
@@ -123,6 +128,7 @@ class ChaosCluster(LocalCluster):
         self._removable.discard(name)
         self.begun_anew[name] += 1
         shutil.rmtree(node.data_dir, ignore_errors=True)
+        self.forget_unsynced(name)
         others = ",".join(other.client_addr for other in self.nodes.values() if other is not node)
         node.arguments = [
             *("--name", name, "--data-dir", str(node.data_dir)),
@@ -155,6 +161,27 @@ class ChaosCluster(LocalCluster):
 
     def last_words(self, name: str) -> str:
         return self._last_words(self.nodes[name])
+
+    # -- power ------------------------------------------------------------------------------------
+
+    def command(self, node: LocalNode) -> list[str]:
+        if not self.power_may_fail:
+            return super().command(node)
+        # By way of env: the journal's name is this node's alone.
+        variable = f"{power.JOURNAL_VARIABLE}={self._journal(node.name)}"
+        return ["/usr/bin/env", variable, sys.executable, "-m", "lattice_cli.chaos.power", "start", *node.arguments]
+
+    def _journal(self, name: str) -> Path:
+        return self.directory / f"{name}.unsynced"
+
+    def lose_unsynced(self, name: str, draw: random.Random) -> int:
+        """It has been killed, and the power with it: how many sectors are lost."""
+        assert not self.nodes[name].running
+        return power.lose_unsynced(self._journal(name), draw)
+
+    def forget_unsynced(self, name: str) -> None:
+        """Its files are about to be changed by us: what is not synced in them stays."""
+        self._journal(name).unlink(missing_ok=True)
 
     # -- what can be done to one ------------------------------------------------------------------
 

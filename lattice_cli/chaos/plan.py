@@ -54,6 +54,10 @@ _ONCE_MS: Final = (2_000, 3_000)
 KINDS: Final[dict[str, Kind]] = {
     "kill": Kind("kill -9, started again a while later", (50, 2500), costs_leadership_ms=0, weight=4),
     "kill-all": Kind("kill -9 of every node at once", (50, 800), costs_leadership_ms=0, weight=1),
+    "power": Kind(
+        "a node is killed and what it never synced is lost, by sectors", (50, 1500), costs_leadership_ms=0, weight=3
+    ),
+    "power-all": Kind("the same to every node at once", (50, 800), costs_leadership_ms=0, weight=1),
     "pause": Kind("SIGSTOP, SIGCONT a while later", (200, 4000), costs_leadership_ms=_DEPOSED_MS, weight=3),
     "restart": Kind("SIGTERM: leadership is handed over, exit code 0", (0, 500), costs_leadership_ms=0),
     "transfer": Kind("leadership is handed to another member", (0, 0), aims_at_leader=0),

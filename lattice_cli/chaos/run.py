@@ -147,6 +147,7 @@ class Run:
 
     async def run(self) -> Report:
         """The whole of it. Raises LatticeError only if the cluster does not come up in the first place."""
+        self.cluster.power_may_fail = any(fault.kind.startswith("power") for fault in self.plan.faults)
         await self.cluster.prepare()
         self._event(f"seed {self.plan.seed}: {self.plan.nodes} nodes in {self.directory}")
         await self._begin()

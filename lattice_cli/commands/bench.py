@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import EXIT_INTERRUPTED
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import Number, common_options, resolve
 
 if TYPE_CHECKING:
     from lattice_cli.bench.plan import Mix
@@ -34,7 +33,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -42,7 +41,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--warm-up",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=1.0,
     show_default=True,
     metavar="S",
@@ -75,7 +74,7 @@ PREFIX = "bench/"
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="R",
     help="Begin R operations a second; latency then counts from when each was due. [default: as fast as answers come]",
 )
@@ -112,7 +111,6 @@ def bench(
     lattice bench --history h.jsonl --seconds 20; lattice verify h.jsonl
     """
     options = resolve(ctx)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import asyncio
     import secrets
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
-from lattice_cli.options import Globals, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, resolve
 from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ FRESH_SEED_BITS = 32
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=30.0,
     show_default=True,
     metavar="S",
@@ -87,7 +86,6 @@ def chaos(
     Examples: lattice chaos    lattice chaos --faults kill,isolate --seconds 60    lattice chaos --faults list
     """
     options = resolve(ctx)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lattice_cli.chaos.plan import KINDS, Plan
     from lattice_cli.chaos.workloads import WORKLOADS
 

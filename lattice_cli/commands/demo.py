@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -32,7 +31,6 @@ def demo(ctx: click.Context, nodes: int, once: bool) -> int:
     options = resolve(ctx)
     import asyncio
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty()))
 
 

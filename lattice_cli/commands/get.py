@@ -10,7 +10,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import Negative
-from lattice_cli.options import Globals, as_bytes, checked_key, common_options, completed_by, resolve
+from lattice_cli.options import Globals, Number, as_bytes, checked_key, common_options, completed_by, resolve
 from lattice_cli.render.text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Wanted:
 )
 @click.option(
     "--max-stale",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     help="With --consistency stale: no older than this, or another member is asked.",
 )

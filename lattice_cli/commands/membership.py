@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import rich_click
 
-from lattice_cli.options import Globals, common_options, completed_by, resolve
+from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
+from lattice_core.addresses import parse_addr
 from lattice_core.errors import NotAllowed, Unavailable
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def wait_options(function: F) -> F:
     wait = click.option(
         "--wait",
         "wait_seconds",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         default=WAIT_SECONDS,
         metavar="SECONDS",
         help="How long to wait until it votes.",
@@ -70,6 +71,7 @@ def add_server(
     Examples: lattice cluster add-server n4 10.0.0.4:7500 --start-later    lattice cluster add-server n4 10.0.0.4:7500 --dry-run
     """  # noqa: E501
     options = resolve(ctx)
+    parse_addr(peer_addr, what="peer address")
     with options.client() as client:
         changed = client.add_server(name, peer_addr, learner=learner, start_later=start_later, dry_run=dry_run)
         if not (dry_run or learner or no_wait or start_later):
@@ -124,6 +126,7 @@ def replace_server(
     Examples: lattice cluster replace-server n2 n4 10.0.0.4:7500    lattice cluster replace-server n2 n4 10.0.0.4:7500 --start-later
     """  # noqa: E501
     options = resolve(ctx)
+    parse_addr(peer_addr, what="peer address")
     with options.client() as client:
         changed = client.replace_server(old, new, peer_addr, start_later=start_later, dry_run=dry_run)
         if not (dry_run or no_wait or start_later):

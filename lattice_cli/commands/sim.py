@@ -11,7 +11,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import Negative
-from lattice_cli.options import Globals, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, resolve
 from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ FRESH_SEED_BITS = 32
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=0.05,
     show_default=True,
     metavar="H",

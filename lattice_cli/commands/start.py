@@ -8,7 +8,7 @@ from typing import Any
 import click
 import rich_click
 
-from lattice_cli.options import asked_for, common_options
+from lattice_cli.options import Number, asked_for, common_options
 
 
 @rich_click.command()
@@ -32,7 +32,7 @@ from lattice_cli.options import asked_for, common_options
 @click.option(
     "--auto-remove-after",
     "auto_remove_after_seconds",
-    type=float,
+    type=Number(min=0),
     metavar="SECONDS",
     help="As the leader, remove a member that has not answered for so long while all others do. [default: 0, never]",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import rich_click
 
-from lattice_cli.options import Globals, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, resolve
 
 if TYPE_CHECKING:
     from lattice_cli.top.figures import Figures, Observer
@@ -20,7 +20,7 @@ MAX_ASK_SECONDS = 5.0
 @rich_click.command(epilog="Examples:  lattice top      lattice top --once      lattice top -o json | jq .leader")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Number(min=0.1, max=3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
@@ -38,9 +38,7 @@ def top(ctx: click.Context, interval: float, once: bool) -> int:
     """
     options = resolve(ctx)
     import asyncio
-    import os
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if options.output == "json":
         return asyncio.run(_stream(options, interval, once))
     if once or not sys.stdout.isatty():

@@ -8,7 +8,7 @@ import click
 import rich_click
 
 from lattice_cli.errors import Negative
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import Number, common_options, resolve
 from lattice_core.errors import Unavailable
 
 
@@ -22,7 +22,7 @@ from lattice_core.errors import Unavailable
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

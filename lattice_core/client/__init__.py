@@ -24,6 +24,7 @@ Each name is imported when it is first asked for (PEP 562): a command that runs 
 
 from typing import TYPE_CHECKING
 
+import lattice_core.rpc  # noqa: F401 - before anything imports gRPC
 from lattice_core.lazy import lazy_names
 
 if TYPE_CHECKING:

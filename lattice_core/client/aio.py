@@ -20,11 +20,11 @@ from lattice_core.client.arguments import (
     checked_revision,
     delete_op,
     delete_range_op,
+    key_to_read,
     level_of,
     prefixed,
     put_op,
     size_of,
-    to_bytes,
     validate,
 )
 from lattice_core.client.channels import AddressBook, parse_endpoints
@@ -43,7 +43,7 @@ from lattice_core.client.types import (
 )
 from lattice_core.client.writes import OP_OVERHEAD_BYTES, WINDOW
 from lattice_core.errors import InvalidRequest, TooLarge
-from lattice_core.kv.commands import DELETE, DELETE_RANGE, PUT, Op
+from lattice_core.kv.commands import DELETE_RANGE, PUT, Op
 
 if TYPE_CHECKING:
     from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
@@ -282,11 +282,9 @@ class AsyncClient:
         Raises RevisionCompacted if history no longer reaches back to ``revision``, Unavailable if no member
         could answer with the ``consistency`` asked for in time (TooStale, if ``max_stale`` is why).
         """
-        key = to_bytes(key, "key")
-        validate("get", (DELETE, key))  # the cheapest op with a key: the rules for keys are the same
         answer = await self._engine.read(
             level_of(consistency, max_stale),
-            (GET, key, checked_revision(revision)),
+            (GET, key_to_read(key), None if revision is None else checked_revision(revision)),
             self.timeout if timeout is None else timeout,
         )
         return None if answer.result is None else KeyValue(*answer.result)
@@ -388,8 +386,7 @@ class AsyncClient:
         """A get, the store's revision, and where the time went. Otherwise as :meth:`get`."""
         from lattice_core.client import explain
 
-        name = to_bytes(key, "key")
-        validate("get", (DELETE, name))
+        name = key_to_read(key)
         level, seconds = level_of(consistency, max_stale), self.timeout if timeout is None else timeout
         return await explain.get(self._book, name, checked_revision(revision), level, seconds)
 

@@ -31,10 +31,10 @@ from lattice_core.rpc.pb import kv_pb2
 Data: TypeAlias = str | bytes | bytearray | memoryview
 """What keys and values may be given as; str is encoded as UTF-8."""
 
-_CONSISTENCY: Final = {
-    "linearizable": kv_pb2.CONSISTENCY_LINEARIZABLE,
-    "lease": kv_pb2.CONSISTENCY_LEASE,
-    "stale": kv_pb2.CONSISTENCY_STALE,
+_LEVELS: Final = {
+    "linearizable": Level(kv_pb2.CONSISTENCY_LINEARIZABLE),
+    "lease": Level(kv_pb2.CONSISTENCY_LEASE),
+    "stale": Level(kv_pb2.CONSISTENCY_STALE),
 }
 
 
@@ -85,15 +85,24 @@ def bounds(what: str, prefix: Data | None, start: Data | None, end: Data | None)
 def level_of(consistency: Consistency, max_stale: float | None) -> Level:
     """How fresh a read must be, for the wire."""
     try:
-        level = _CONSISTENCY[consistency]
+        level = _LEVELS[consistency]
     except KeyError:
         raise InvalidRequest(f"consistency {consistency!r} is not linearizable, lease or stale") from None
-    if max_stale is not None:
-        if level != kv_pb2.CONSISTENCY_STALE:
-            raise InvalidRequest(f"max_stale goes with consistency='stale'; {consistency} reads are never stale")
-        if not 0 <= max_stale < float("inf"):
-            raise InvalidRequest(f"max_stale is {max_stale}, must be a number of seconds from 0")
-    return Level(level, max_stale)
+    if max_stale is None:
+        return level
+    if level.consistency != kv_pb2.CONSISTENCY_STALE:
+        raise InvalidRequest(f"max_stale goes with consistency='stale'; {consistency} reads are never stale")
+    if not 0 <= max_stale < float("inf"):
+        raise InvalidRequest(f"max_stale is {max_stale}, must be a number of seconds from 0")
+    return level._replace(max_stale_seconds=max_stale)
+
+
+def key_to_read(key: Data) -> bytes:
+    """A key that may be asked for. Raises InvalidRequest or TooLarge."""
+    key = to_bytes(key, "key")
+    if not key or len(key) > MAX_KEY_BYTES:
+        validate("get", (DELETE, key))  # the cheapest op with a key: the rules for keys are the same
+    return key
 
 
 def checked_revision(revision: int | None) -> int | None:

@@ -343,8 +343,9 @@ async def _ask(
 
 
 def _failure(error: grpc.aio.AioRpcError, what: str, is_write: bool) -> LatticeError:
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not is_write:
-        return Unavailable("no answer in time")
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        unknown = OutcomeUnknown(f"{what}: sent, and no answer in time", hint="lattice cluster status")
+        return unknown if is_write else Unavailable("no answer in time")
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return Unavailable(error.details() or "no such call")  # not one of ours: ask the next
     failure = from_rpc_error(error, may_have_been_applied=is_write)

@@ -71,7 +71,7 @@ class _TracedWrites(WriteQueue):
         if batch is not None:
             operations = sum(item.weight for item in batch.items)
             attributes = {"lattice.operations": operations, "lattice.bytes": len(batch.commands)}
-            self._spans.sent(request_id, "lattice write", [item.future for item in batch.items], attributes)
+            self._spans.sent(request_id, "lattice.write", [item.future for item in batch.items], attributes)
         return batch
 
 
@@ -84,7 +84,7 @@ class _TracedReads(ReadQueue):
         batch = super().next_batch(request_id, now)
         if batch is not None:
             attributes = {"lattice.operations": len(batch.items)}
-            self._spans.sent(request_id, "lattice read", [item.future for item in batch.items], attributes)
+            self._spans.sent(request_id, "lattice.read", [item.future for item in batch.items], attributes)
         return batch
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -152,6 +152,40 @@ class Store:
             self._begin_segment()
         return revision
 
+    def put_all(self, items: Sequence[tuple[Any, ...]]) -> int:
+        """Set every key, in order, each as a revision of its own: what as many calls of :meth:`put` would do, at two
+        thirds of their cost. ``items`` are ``(anything, key, value)``, as a batch has them; the first one's revision.
+        """
+        records, add_key, views = self._records, self._keys.add, self._views
+        find, remember = records.get, self._segment.append
+        size, full, total = self._segment_bytes, self._segment_full_bytes, self._digest_sum
+        revision = first = self.revision
+        for _, key, value in items:
+            revision += 1
+            old = find(key)
+            size += CHANGE_OVERHEAD_BYTES + len(key)
+            if old is None:
+                created, version = revision, 1
+                add_key(key)
+            else:
+                old_value, created, _, version, _, old_digest = old
+                version += 1
+                size += len(old_value)
+                total -= old_digest
+            digest = record_digest(key, value, created, revision, version, 0)
+            new = (value, created, revision, version, 0, digest)
+            if views:
+                self._preserve(key, old, False)
+            records[key] = new
+            total += digest
+            remember((revision, key, old, new))
+            if size >= full:
+                self._segment_bytes, self.revision = size, revision
+                self._begin_segment()
+                size, remember = self._segment_bytes, self._segment.append
+        self._segment_bytes, self._digest_sum, self.revision = size, total, revision
+        return first + 1
+
     def delete(self, key: bytes) -> int:
         """Remove the key; how many were there (0 or 1). Removing nothing is no revision."""
         if key not in self._records:
@@ -227,9 +261,14 @@ class Store:
     # -- reading ----------------------------------------------------------------------------------
 
     def get(self, key: bytes, revision: int | None = None) -> KeyValue | None:
-        is_present = revision is None or revision == self.revision
-        record = self.record(key) if is_present else self._record_at(key, revision or 0)
-        return key_value(key, record) if record is not None else None
+        if revision is None or revision == self.revision:
+            record = self._records.get(key) if self._hidden is None else self.record(key)
+        else:
+            record = self._record_at(key, revision)
+        if record is None:
+            return None
+        value, created, modified, version, lease_id, _ = record
+        return KeyValue(key, value, created, modified, version, lease_id)
 
     def record(self, key: bytes) -> Record | None:
         """The present record, bare."""

@@ -78,6 +78,8 @@ class PeerTransport:
         self._local_id = directory.local.node_id
         self._links: dict[NodeId, PeerLink] = {}
         self._inbound: dict[NodeId, _Inbound] = {}
+        self._inbound_ended: dict[NodeId, float] = {}
+        """Loop time at which the last stream from a peer ended."""
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._opened = asyncio.Event()
@@ -106,6 +108,7 @@ class PeerTransport:
                 wanted.setdefault(peer, self._links[peer].addr)
         for peer in [peer for peer, link in self._links.items() if wanted.get(peer) != link.addr]:
             self._close_later(self._links.pop(peer))
+            self._inbound_ended.pop(peer, None)
             if peer not in wanted and peer in self._inbound:
                 # It says hello but once on a stream, and only the answer to a hello tells it that it was removed.
                 self._inbound[peer].over.set()
@@ -153,7 +156,9 @@ class PeerTransport:
         link = self._links.get(peer)
         if link is None or link.down_since is None or peer in self._inbound:
             return None
-        return asyncio.get_running_loop().time() - link.down_since
+        # The link may have given up long ago, and been missed by nobody while the peer's own stream was there.
+        since = max(link.down_since, self._inbound_ended.get(peer, 0.0))
+        return asyncio.get_running_loop().time() - since
 
     async def status(self, peer: NodeId, timeout_seconds: float) -> raft_pb2.MemberStatus | None:
         """The peer's own account of itself, or None if it does not answer in time."""
@@ -232,6 +237,8 @@ class PeerTransport:
         finally:
             if self._inbound.get(peer.node_id) is inbound:
                 del self._inbound[peer.node_id]
+                if peer.node_id in self._links:
+                    self._inbound_ended[peer.node_id] = asyncio.get_running_loop().time()
 
     def snapshot_handler(self, sink: Sink) -> Callable[[object, Any], Awaitable[None]]:
         """The handler of ``Raft.Snapshot``: files go into ``sink``, once messages are let in."""

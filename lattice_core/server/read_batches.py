@@ -77,6 +77,15 @@ def decode_reads(data: bytes) -> list[Read]:
 
 
 def _decode_read(each: Any) -> Read:
+    if (
+        type(each) is tuple
+        and len(each) == 3
+        and each[0] == 1
+        and each[2] is None
+        and type(each[1]) is bytes
+        and 0 < len(each[1]) <= MAX_KEY_BYTES
+    ):
+        return Get(each[1], None)  # nearly every read there is
     match each:
         case (1, bytes(key), revision) if _is_revision(revision):
             return checked(Get(key, revision))
@@ -183,7 +192,8 @@ def _encode_answer(answer: Answer) -> Any:
 
 
 def _encode_key_value(kv: KeyValue) -> tuple[bytes, bytes, int, int, int, int | None]:
-    return (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease_id or None)
+    key, value, create_revision, mod_revision, version, lease_id = kv
+    return (key, value, create_revision, mod_revision, version, lease_id or None)
 
 
 def key_value_to_pb(kv: KeyValue) -> kv_pb2.KeyValue:

@@ -1,7 +1,7 @@
 """A node's spans: what becomes of a traced client batch here, as the leader or a follower. See lattice_core/tracing.py.
 
 Theory
-  * A traced batch has one span on the leader (``lattice leader``), from arrival to reply, and in it one for each stage:
+  * A traced batch has one span on the leader (``lattice.leader``), from arrival to reply, and in it one for each stage:
     ``queue`` until it is part of an entry, then ``persist`` (until the leader's own fsync) and ``replicate`` (until the
     entry is committed) beside each other, then ``apply``. Whichever of the first two ends last was what it waited for.
   * The peers' envelopes carry which of their entries hold traced batches. A follower has two spans for each, below the
@@ -68,7 +68,7 @@ class NodeTracer:
         parent = parent_from(traceparent)
         if parent is None:
             return reply
-        span = self.begin("lattice read", parent, server=True)
+        span = self.begin("lattice.read", parent, server=True)
         span.set_attributes(
             {"lattice.operations": reads, "lattice.consistency": CONSISTENCIES.get(consistency, "unknown")}
         )
@@ -209,7 +209,7 @@ class TracedReply:
     def __init__(self, tracer: NodeTracer, parent: Context, size_bytes: int, reply: Reply) -> None:
         self._tracer = tracer
         self._reply = reply
-        self._span = tracer.begin("lattice leader", parent, server=True, **{"lattice.bytes": size_bytes})
+        self._span = tracer.begin("lattice.leader", parent, server=True, **{"lattice.bytes": size_bytes})
         self._stages: dict[str, Span] = {}
         self.traceparent = ""
         """Of the span that the followers' spans belong to. A slow one may begin when the leader's has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_every_command_has_help_with_the_global_options(lattice: Any) -> None:
         code, out, _ = lattice(name, "--help")
         assert code == 0
         assert "--endpoints" in out
+        assert len(re.findall(r"^\W*--no-color\b", out, re.MULTILINE)) == 1, f"{name}: an option is shown twice"
 
 
 def test_help_does_not_import_what_is_slow() -> None:

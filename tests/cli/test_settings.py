@@ -76,6 +76,14 @@ def test_what_is_wrong_in_the_file_is_named_by_file_line_and_key(tmp_path: Path,
     assert f"{path}, {expected}" in caught.value.message
 
 
+@pytest.mark.parametrize("setting", ["auto_remove_after_seconds", "drain_seconds"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_within_any_bounds_is_no_number_of_seconds(setting: str, value: str) -> None:
+    config = settings.load({}, environ={f"LATTICE_{setting.upper()}": value}).config
+    with pytest.raises(ConfigurationError, match=f"{setting} is {value}, not a number of seconds"):
+        config.validate()
+
+
 def test_an_unknown_key_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings.load({}, config_file=write(tmp_path, "heartbeet_ms = 3"), environ={})

@@ -63,10 +63,10 @@ def test_a_command_and_every_member_export_one_trace(tmp_path: Path, monkeypatch
             members = sorted(cluster.nodes)
 
             def whole() -> bool:
-                (trace_id,) = {trace for _, name, trace in spans if name == "lattice write"}
+                (trace_id,) = {trace for _, name, trace in spans if name == "lattice.write"}
                 mine = {(process, name) for process, name, trace in spans if trace == trace_id}
                 followers = [process for process, name in mine if name == "follower apply"]
-                return (leader, "lattice leader") in mine and sorted([*followers, leader]) == members
+                return (leader, "lattice.leader") in mine and sorted([*followers, leader]) == members
 
             eventually(whole, "client, leader and both followers in one trace")
 

@@ -60,3 +60,10 @@ def test_every_link_of_a_page_leads_somewhere() -> None:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    roots = [ROOT, *(ROOT / "lattice_core").iterdir(), ROOT / "lattice_core", ROOT / "lattice_cli"]
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"`([\w/.-]+\.(?:py|proto))`", page.read_text()):
+            assert any((root / name).exists() for root in roots), f"{page.name} names {name}, which is not there"

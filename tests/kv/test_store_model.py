@@ -159,6 +159,19 @@ class StoreModel(RuleBasedStateMachine):
     def put(self, key: bytes, value: bytes) -> None:
         assert self.execute(put(key, value)) == [0, self.model.put(key, value)]
 
+    @rule(pairs=st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=12), last=st.none() | KEYS)
+    def put_several(self, pairs: list[tuple[bytes, bytes]], last: bytes | None) -> None:
+        """In one batch, which takes the short way if it has nothing but puts: with a delete at its end, the other."""
+        ops = [put(key, value) for key, value in pairs]
+        expected = [[0, self.model.put(key, value)] for key, value in pairs]
+        if last is not None:
+            ops.append(delete(last))
+            deleted = self.model.delete_all([last] if last in self.model.now else [])
+            expected.append([0, deleted, self.model.revision])
+        payload = encode_payload(0, [ClientBatch(0, 0, 0, encode_batch(ops))])
+        (result,) = self.machine.apply(self.machine.applied_index + 1, 1, payload)
+        assert result.results == expected
+
     @rule(key=KEYS, value=VALUES, pick=st.integers(0, 3))
     def put_if_revision(self, key: bytes, value: bytes, pick: int) -> None:
         found = self.model.now[key].mod_revision if key in self.model.now else 0

@@ -45,6 +45,24 @@ def test_requests_go_out_and_answers_come_back_on_the_same_stream() -> None:
     run(scenario())
 
 
+def test_a_peer_is_down_since_its_last_stream_went_and_not_since_ours_did() -> None:
+    """A follower's own link to another may have been given up long before: `cluster status` told of a member that had
+    been killed 3 s before that it had been unreachable for 13 s."""
+
+    async def scenario() -> None:
+        one, two = await pair()
+        await eventually(lambda: two.transport._links[1].connected and 2 in one.transport._inbound)
+        link = one.transport._links[2]
+        await link.close()
+        link.down_since = asyncio.get_running_loop().time() - 10
+        assert one.transport.down_seconds(2) is None
+        await two.stop()
+        await eventually(lambda: one.transport.down_seconds(2) is not None)
+        assert (one.transport.down_seconds(2) or 0) < 5
+
+    run(scenario())
+
+
 def test_an_answer_whose_stream_is_gone_takes_the_other_way() -> None:
     async def scenario() -> None:
         one, two = await pair()

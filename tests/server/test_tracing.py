@@ -63,7 +63,7 @@ def test_a_write_is_one_trace_through_client_leader_both_followers_and_apply(
             await eventually(lambda: len(named(exporter.get_finished_spans(), "follower apply")) == 2)
         spans = exporter.get_finished_spans()
         assert {span.context.trace_id for span in spans} == {order.get_span_context().trace_id}
-        (write,), (led,) = named(spans, "lattice write"), named(spans, "lattice leader")
+        (write,), (led,) = named(spans, "lattice.write"), named(spans, "lattice.leader")
         assert write.parent is not None
         assert write.parent.span_id == order.get_span_context().span_id
         assert is_child(led, write)
@@ -99,7 +99,7 @@ def test_a_batch_of_several_callers_is_one_span_that_is_linked_to_the_others(
             async with AsyncClient(leader.client_addr, tracing=True) as client:
                 await asyncio.gather(*(call(client, f"caller-{number}") for number in range(3)))
         spans = exporter.get_finished_spans()
-        (write,) = named(spans, "lattice write")
+        (write,) = named(spans, "lattice.write")
         callers = [named(spans, f"caller-{number}")[0] for number in range(3)]
         assert is_child(write, callers[0])
         linked = {link.context.span_id for link in write.links}
@@ -129,7 +129,7 @@ def test_reads_and_unary_calls_are_traced_and_what_asks_for_no_trace_has_none(
                 for traceparent in (parent, "nonsense"):
                     request = kv_pb2.PutRequest(key=b"k", value=b"v")
                     await stub.Put(request, metadata=(("traceparent", traceparent),))
-            (led,) = named(exporter.get_finished_spans(), "lattice leader")
+            (led,) = named(exporter.get_finished_spans(), "lattice.leader")
             assert led.context.trace_id == 1
 
     run(scenario())
@@ -149,7 +149,7 @@ def test_spans_of_what_was_not_executed_or_replaced_end_as_failed(exporter: InMe
     assert {span.name: span.status.description for span in spans if not span.status.is_unset} == {
         "persist": "leadership was lost",
         "replicate": "leadership was lost",
-        "lattice leader": "leadership was lost",
+        "lattice.leader": "leadership was lost",
         "follower append": "replaced by an entry of term 2",
     }
 
@@ -167,5 +167,5 @@ def test_what_is_followed_at_once_is_bounded_and_ends(exporter: InMemorySpanExpo
     tracer.proposed(1000, 1, [SimpleNamespace(reply=reply)])  # type: ignore[list-item]
     reply(BatchResult(BatchStatus.OK, b"\x90"))
     tracer.close()
-    assert len(named(exporter.get_finished_spans(), "lattice leader")) == 1
+    assert len(named(exporter.get_finished_spans(), "lattice.leader")) == 1
     assert tracer._entries == {}

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240, method="signal")]
 
 PROCESSES = "kill,pause,isolate,one-way,rejoin"
 DISKS = "fsync-error,kill-in-fsync,slow-disk,disk-full"
-FILES = "bit-flip,truncate,kill"
+FILES = "bit-flip,truncate,power,power-all"
 
 
 def test_killed_stopped_and_isolated_members_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
@@ -34,11 +34,12 @@ def test_failing_full_and_slow_disks_lose_nothing(tmp_path: Path) -> None:
     expect_good(report)
 
 
-def test_members_whose_files_are_damaged_refuse_or_serve_what_is_right_and_come_back(tmp_path: Path) -> None:
-    """SAFETY 17, 31."""
+def test_damaged_files_are_refused_or_served_right_and_lost_unsynced_writes_lose_nothing(tmp_path: Path) -> None:
+    """SAFETY 17, 24, 31."""
     report = chaos("--seed", "11", "--seconds", "8", "--faults", FILES, directory=tmp_path)
     expect_good(report)
     assert set(report["faults"]) & {"bit-flip", "truncate"}
+    assert set(report["faults"]) & {"power", "power-all"}
 
 
 def expect_good(report: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Everything that reads bytes it did not write: each target takes any bytes, and may raise only what it says.
 
 A target is a function of bytes that returns nothing, with some examples of what is valid: mutations of those get
-further than noise. What it raises on purpose it catches; anything else is a finding, and so is taking long or much memory.
+further than noise. What it raises on purpose it catches; anything else is a finding, and so is taking long or much
+memory.
 ``python tests/fuzz/run.py`` goes on for as long as it is let.
 """
 

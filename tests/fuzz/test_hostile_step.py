@@ -1,8 +1,8 @@
 """Hostile messages to ``RaftNode.step``: typed errors only, bounded work, nothing sent that the wire cannot carry.
 
 Whoever sends them is, for the core, a member (the transport has checked that): one gone mad. Raft trusts its members,
-so such a one may depose leaders and may make a node stop, by :class:`InvariantViolation`, rather than give up what it has
-committed. It must not make it fail in any other way, hang, or fill its memory; and where the node goes on, it must
+so such a one may depose leaders and may make a node stop, by :class:`InvariantViolation`, rather than give up what it
+has committed. It must not make it fail in any other way, hang, or fill its memory; and where the node goes on, it must
 still take part in honest rounds.
 """
 

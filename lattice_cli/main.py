@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import rich_click
@@ -140,8 +140,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("LATTICE_TRACEBACK"):
             raise
         return report(error)
-
-
-def main() -> NoReturn:
-    """The ``lattice`` script."""
-    sys.exit(run())

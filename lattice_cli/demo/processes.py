@@ -101,8 +101,17 @@ class LocalCluster:
     launcher = DIE_WITH_PARENT
     """Linux only: a program that gets our process id and a command, and becomes that command."""
 
-    def __init__(self, nodes: int = 3, *, parent_dir: Path | None = None, options: tuple[str, ...] = ()) -> None:
-        """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``."""
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        parent_dir: Path | None = None,
+        options: tuple[str, ...] = (),
+        may_outlive: bool = False,
+    ) -> None:
+        """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``.
+        ``may_outlive``: nodes do not die with this process; who never closes the cluster leaves it running."""
+        self._may_outlive = may_outlive
         self.directory = Path(tempfile.mkdtemp(prefix="lattice-", dir=parent_dir))
         ports = free_ports(2 * nodes)
         peers = {f"n{number + 1}": f"127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes)}
@@ -192,7 +201,7 @@ class LocalCluster:
 
     def _spawn(self, node: LocalNode) -> None:
         command = self.command(node)
-        if sys.platform == "linux":
+        if sys.platform == "linux" and not self._may_outlive:
             command = [sys.executable, "-I", "-S", "-c", self.launcher, str(os.getpid()), *command]
         # Settings of the caller's environment are meant for other nodes than these.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}

@@ -52,10 +52,14 @@ def test_a_node_that_ends_while_its_fault_is_given_up_is_started_again_and_not_b
             Plan(1, 3, 1.0, (), ()), cast(Any, cluster), cast(Any, watch), cast(Any, None), print, violations.append
         )
         fault = Fault(0, "fsync-error", 1, 1, 0, 0, 0)
-        with pytest.raises(Passed):
+
+        async def given_up() -> None:
             async with nemesis._one(fault) as name:
                 cluster.nodes[name].running = False
                 raise Passed("nothing was synced meanwhile")
+
+        with pytest.raises(Passed):
+            await given_up()
         assert cluster.started == [1], "started, and while its end was expected"
         assert cluster.nodes["n1"].running
         assert not violations

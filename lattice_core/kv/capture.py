@@ -110,6 +110,12 @@ def _slices(sessions: list[Session], max_items: int, max_bytes: int) -> Iterator
         yield taken
 
 
+_NUMBERS: Final = (
+    *("applied_index", "applied_term", "applied_digest", "time_ms", "revision", "state_hash", "keys", "sessions"),
+    "next_session_id",
+)
+
+
 class Restore:
     """Takes the chunks one by one, so that a large state can be loaded without holding up the loop.
 
@@ -141,6 +147,8 @@ class Restore:
                     f" this program knows version {CHUNKS_VERSION}",
                     hint="start a version of Lattice at least as new as the other members'",
                 )
+            if unusable := [name for name in _NUMBERS if type(header.get(name)) is not int]:
+                raise Fatal(f"the snapshot's header has no number for {', '.join(unusable)}")
             self.header = header
             self.sessions = SessionTable(SessionLimits(*header["session_limits"]))
             self.sessions.next_id = header["next_session_id"]

@@ -76,7 +76,8 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
     from lattice_cli import settings
 
     loaded = settings.load(
-        {**flags, **{name: asked_for(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key")}}, config_file=config_file
+        {**flags, **{name: asked_for(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key", "token_file")}},
+        config_file=config_file,
     )
     loaded.config.validate()
     if loaded.config.tls_cert or loaded.config.peer_tls_cert:

@@ -38,7 +38,7 @@ def right(path: str, tmp_path: Path) -> list[str]:
     words = path.split()
     for number, each in enumerate(LINES[path].arguments):
         file = tmp_path / f"file{number}"
-        if path == "txn" and each == "FILE":
+        if path in ("txn", "login") and each == "FILE":
             file.write_text("then:\n  put k v\n")
         if each == "WORDS":
             file.write_text("a secret that is long enough\n")

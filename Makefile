@@ -13,7 +13,7 @@ WORKERS ?= 2
 # each node that a test or the demo starts, and as much as everything else for a command that runs once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compiled demo test check unit cluster proto format sim torture soak bench compare profile clean completions docs
+.PHONY: fuzz help compiled demo test check unit cluster proto format sim torture soak bench compare profile clean completions docs
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +56,10 @@ unit: $(VENV)/.dev compiled ## Tests within one process, simulator's fixed set i
 
 cluster: $(VENV)/.dev compiled ## Tests with real server processes on loopback
 	$(BIN)/python -m pytest -m cluster -n $(WORKERS) --dist loadfile
+
+fuzz: $(VENV)/.dev ## Every decoder and the core's step(), for long: make fuzz SECONDS=600 (docs/limits.md)
+	$(BIN)/python tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(TARGETS)
+	LATTICE_FUZZ_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/python -m pytest --timeout 3600 tests/fuzz/test_hostile_step.py
 
 sim: $(VENV)/.dev ## The simulator over fresh seeds: make sim SEEDS=100 HOURS=0.5 JOBS=2
 	$(BIN)/lattice sim --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.5) --jobs $(or $(JOBS),2)

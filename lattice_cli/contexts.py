@@ -88,7 +88,7 @@ def load() -> Contexts:
 
     try:
         document = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers too long, arrays in arrays
         raise ConfigurationError(f"{file}: {error}", hint=hint) from None
     return _from_document(document, file, hint)
 

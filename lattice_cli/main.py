@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import rich_click
@@ -26,6 +26,11 @@ COMMANDS = {
     "status": "lattice_cli.commands.status:status",
     "cluster": "lattice_cli.commands.cluster:cluster",
     "transfer-leader": "lattice_cli.commands.transfer_leader:transfer_leader",
+    "access": "lattice_cli.commands.access:access",
+    "user": "lattice_cli.commands.user:user",
+    "role": "lattice_cli.commands.role:role",
+    "token": "lattice_cli.commands.token:token",
+    "login": "lattice_cli.commands.token:login",
     "snapshot": "lattice_cli.commands.snapshot:snapshot",
     "wal": "lattice_cli.commands.wal:wal",
     "recover": "lattice_cli.commands.recover:recover",
@@ -110,6 +115,7 @@ def shown_once(command: click.Command) -> click.Command:
 @rich_click.command_panel(
     "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
 )
+@rich_click.command_panel("Say who may use it", commands=["access", "user", "role", "token", "login"])
 @rich_click.command_panel("Watch it", commands=["doctor", "top"])
 @rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
 @rich_click.command_panel("Your side", commands=["context", "completion"])
@@ -140,8 +146,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("LATTICE_TRACEBACK"):
             raise
         return report(error)
-
-
-def main() -> NoReturn:
-    """The ``lattice`` script."""
-    sys.exit(run())

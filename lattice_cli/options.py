@@ -36,7 +36,7 @@ DEFAULT_ENDPOINTS = "127.0.0.1:7400"
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
 _META = "lattice."
-COMMON = {"context", "endpoints", "timeout", "output", "no_color", "tls_ca", "tls_cert", "tls_key"}
+COMMON = {"context", "endpoints", "timeout", "output", "no_color", "tls_ca", "tls_cert", "tls_key", "token_file"}
 
 CONNECTION = ("endpoints", "tls_ca", "tls_cert", "tls_key", "token_file")
 """What makes a connection, as options and contexts spell it."""
@@ -47,6 +47,7 @@ VARIABLES = {
     "tls_ca": "LATTICE_TLS_CA",
     "tls_cert": "LATTICE_TLS_CERT",
     "tls_key": "LATTICE_TLS_KEY",
+    "token_file": "LATTICE_TOKEN_FILE",
 }
 """What of a connection can be said by a variable."""
 
@@ -62,6 +63,15 @@ class Connection:
     token_file: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
     """For each of these where it comes from: a flag, a variable, a context, or the default."""
+
+    @property
+    def token(self) -> str | None:
+        """What is in the token file. Raises ConfigurationError."""
+        if self.token_file is None:
+            return None
+        from lattice_core.tokens import read_token_file
+
+        return read_token_file(self.token_file)
 
     @cached_property
     def tls(self) -> ClientTLS | None:
@@ -103,11 +113,12 @@ class Globals:
     def tls(self) -> ClientTLS | None:
         return self.connection.tls
 
-    def client(self) -> Client:
-        """A client of the cluster meant. To be closed."""
+    def client(self, *, anonymous: bool = False) -> Client:
+        """A client of the cluster meant. To be closed. ``anonymous``: without its token, which may be of no use yet."""
         from lattice_core.client import Client
 
-        return Client(self.endpoints, timeout=self.timeout, tls=self.tls, tracing=traces())
+        token = None if anonymous else self.connection.token
+        return Client(self.endpoints, timeout=self.timeout, tls=self.tls, token=token, tracing=traces())
 
 
 class Number(click.FloatRange):
@@ -148,6 +159,11 @@ def common_options(function: F) -> F:
             help="The cluster to use. [env: LATTICE_CONTEXT; default: as lattice context use has it]",
         ),
         click.option(
+            "--token-file",
+            metavar="FILE",
+            help="Where the token is that proves who you are, if access control is enabled. [env: LATTICE_TOKEN_FILE]",
+        ),
+        click.option(
             "--timeout",
             type=Number(min=0, min_open=True),
             metavar="SECONDS",
@@ -176,7 +192,7 @@ def common_options(function: F) -> F:
         option.expose_value = False
         option.callback = _remember
     # Their own panel in the help, below the command's own options.
-    own: Callable[[F], F] = rich_click.option_panel("Options")
+    own: Callable[[F], F] = rich_click.option_panel("Options", options=["--help"])
     common: Callable[[F], F] = rich_click.option_panel(
         "Global options",
         options=[
@@ -185,6 +201,7 @@ def common_options(function: F) -> F:
             "--tls-ca",
             "--tls-cert",
             "--tls-key",
+            "--token-file",
             "--timeout",
             "--output",
             "--no-color",
@@ -295,3 +312,9 @@ def value_argument(argument: str, limit: int) -> bytes:
     if argument != "-":
         return as_bytes(argument)
     return sys.stdin.buffer.read(limit + 1)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed, where there is somebody to ask: not in a script. Raises Abort."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"{question} Go on?", abort=True, err=True)

@@ -101,7 +101,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} has more than {MAX_FILE_BYTES} bytes: not a configuration")
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers too long, arrays in arrays
         raise ConfigurationError(_toml_error(path, text, str(error))) from None
     values: dict[str, Any] = {}
     for key, value in document.items():

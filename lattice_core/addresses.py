@@ -14,6 +14,6 @@ def parse_addr(text: str, *, what: str = "address") -> tuple[str, int]:
         raise ConfigurationError(f"{what} {text!r} is ambiguous: write an IPv6 address as [ADDR]:PORT")
     if not separator or not host or any(character.isspace() or character in "/,=@" for character in host):
         raise ConfigurationError(f"{what} {text!r} is not HOST:PORT", hint="for example 127.0.0.1:7400")
-    if not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text) <= 65535:
+    if not port_text.isascii() or not port_text.isdigit() or len(port_text) > 5 or not 1 <= int(port_text) <= 65535:
         raise ConfigurationError(f"{what} {text!r} has no valid port (1 to 65535)", hint="for example 127.0.0.1:7400")
     return host, int(port_text)

@@ -84,6 +84,10 @@ class NodeConfig:
     """Client addresses of healthy members, ``H:P[,H:P]``: if the data directory is damaged or lost, come back as a new
     member in the old one's place, with the leader's state. If it is whole, this changes nothing."""
 
+    token_file: str = ""
+    """Where the token is that proves an administrator's consent to ``join`` and ``reseed``, if the cluster's access
+    control is on."""
+
     auto_remove_after_seconds: float = 0.0
     """The leader removes a member that has not answered for so long, while all the others do. 0: it never does."""
 

@@ -12,6 +12,8 @@
     │   ├── InvalidRequest             the request itself is wrong; correct it            (exit 2)
     │   │   └── TooLarge               over a limit; carries limit and actual size
     │   ├── NotAllowed                 refused by a rule of the cluster                   (exit 4)
+    │   │   ├── Unauthenticated        no valid token: log in, or have one made
+    │   │   └── PermissionDenied       no role allows it: ask an administrator
     │   ├── RevisionCompacted          history before a revision is gone; read a newer one (exit 1)
     │   └── SessionExpired             the session's memory is gone; open a new one       (exit 3)
     ├── OutcomeUnknown                 sent, and not known whether it was applied         (exit 5)
@@ -97,6 +99,18 @@ class NotAllowed(NotApplied):
     """A rule of the cluster forbids it."""
 
     exit_code = 4
+
+
+class Unauthenticated(NotAllowed):
+    """Access control is enabled, and the request came without a token, or with one that is not valid."""
+
+    default_hint = "lattice login USER, and then --token-file FILE"
+
+
+class PermissionDenied(NotAllowed):
+    """Access control is enabled, and none of the user's roles allows it."""
+
+    default_hint = "ask an administrator; lattice access status says who you are"
 
 
 class RevisionCompacted(NotApplied):

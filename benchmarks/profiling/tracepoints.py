@@ -158,7 +158,7 @@ def main() -> None:
     install_server(tracer)
     atexit.register(lambda: tracer.write(path))
     sys.argv[1:] = sys.argv[2:]
-    from lattice_cli.main import main as lattice
+    from lattice_cli.entry import main as lattice
 
     lattice()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.tls import ClientTLS
+from lattice_core.tokens import read_token_file
 
 if TYPE_CHECKING:
     from lattice_core.client import Consistency
@@ -39,6 +40,12 @@ class Plan:
     """Of every key: this run's own."""
     recorded: bool
     """Whether a history is written: then every value is unique, and a mix is of every kind of operation."""
+    token_file: str | None = None
+    """Where the token is: each process reads it for itself."""
+
+    def token(self) -> str | None:
+        """Raises ConfigurationError."""
+        return read_token_file(self.token_file) if self.token_file is not None else None
 
     tls: ClientTLS | None = None
     """How members are reached; None: plain text."""

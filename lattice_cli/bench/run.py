@@ -78,7 +78,9 @@ async def run(plan: Plan, *, history: Path | None = None, keep: bool = False, pr
     with contextlib.ExitStack() as stack:
         if recorder is not None:
             stack.enter_context(recorder)
-        async with AsyncClient(plan.endpoints, timeout=plan.timeout_seconds, tls=plan.tls) as client:
+        async with AsyncClient(
+            plan.endpoints, timeout=plan.timeout_seconds, tls=plan.tls, token=plan.token()
+        ) as client:
             # The first operation: it finds the leader, and its error is the whole benchmark's.
             await client.get(plan.key(0), consistency=plan.read_consistency)
             try:

@@ -33,7 +33,7 @@ async def _work() -> None:
     lines = await _lines()
     orders = json.loads(await lines.readline())
     plan = Plan.from_json(orders["plan"])
-    async with AsyncClient(plan.endpoints, timeout=plan.timeout_seconds, tls=plan.tls) as client:
+    async with AsyncClient(plan.endpoints, timeout=plan.timeout_seconds, tls=plan.tls, token=plan.token()) as client:
         try:
             await client.get(plan.key(0), consistency=plan.read_consistency)
         except LatticeError as error:

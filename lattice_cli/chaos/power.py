@@ -191,7 +191,7 @@ class JournalledFileSystem(RealFileSystem):
 
 def main() -> None:
     """``lattice`` with such a filesystem under the node: ``python -m lattice_cli.chaos.power start ...``."""
-    from lattice_cli.main import main as lattice
+    from lattice_cli.entry import main as lattice
     from lattice_core.server import run
 
     journal = Journal(Path(os.environ[JOURNAL_VARIABLE]))

@@ -122,6 +122,7 @@ def bench(
     recorded = history is not None
     plan = Plan(
         endpoints=options.endpoints,
+        token_file=options.connection.token_file,
         timeout_seconds=options.timeout,
         callers=callers,
         processes=processes,

@@ -28,7 +28,6 @@ def context() -> None:
 
 @context.command("add")
 @click.argument("name")
-@click.option("--token-file", type=file_option, metavar="FILE", help="Where this client's token is.")
 @click.option("--use", is_flag=True, help="Use it from now on. The first one is used anyway.")
 @click.option("--replace", is_flag=True, help="In place of one that has this name.")
 @common_options
@@ -36,7 +35,6 @@ def context() -> None:
 def add(
     ctx: click.Context,
     name: str,
-    token_file: Path | None,
     use: bool,
     replace: bool,
 ) -> None:
@@ -58,6 +56,8 @@ def add(
     tls = [None if file is None else file_option.convert(file, None, ctx) for file in given]
     if (tls[1] is None) != (tls[2] is None):
         raise click.UsageError("--tls-cert and --tls-key go together", ctx=ctx)
+    token = asked_for(ctx, "token_file")
+    token_file = None if token is None else file_option.convert(token, None, ctx)
     known = contexts.load()
     if name in known.by_name and not replace:
         raise InvalidRequest(f"there is a context {name!r} already", hint=f"lattice context add {name} ... --replace")

@@ -14,27 +14,33 @@ from lattice_cli.options import Globals, common_options, resolve
 
 if TYPE_CHECKING:
     from lattice_cli.demo.processes import LocalCluster
+    from lattice_cli.demo.story import Story
     from lattice_cli.render.stage import TextStage
 
 
 @rich_click.command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option("--once", is_flag=True, help="Stop after the failover, as without a terminal.")
+@click.option("--tls", is_flag=True, help="With certificates of its own: mutual TLS among members and with clients.")
+@click.option("--keep", is_flag=True, help="Leave the cluster running at the end; says how to stop it.")
 @common_options
 @click.pass_context
-def demo(ctx: click.Context, nodes: int, once: bool) -> int:
+def demo(ctx: click.Context, nodes: int, once: bool, keep: bool, tls: bool) -> int:
     """Watch a cluster of real processes elect a leader, take writes, lose the leader to kill -9 and carry on.
 
     Everything it shows is checked: if an acknowledged write were lost, or one applied twice, it would say so and
-    exit with 1. It uses free ports on this machine and a temporary directory, and leaves nothing behind.
+    exit with 1. It uses free ports on this machine and a temporary directory, and leaves nothing behind, whenever
+    it is ended; with --keep, nothing unless it came to its end.
+
+    Examples: lattice demo    lattice demo --nodes 5    lattice demo --once --keep
     """
     options = resolve(ctx)
     import asyncio
 
-    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty()))
+    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty(), keep, tls))
 
 
-async def _run(options: Globals, nodes: int, once: bool) -> int:
+async def _run(options: Globals, nodes: int, once: bool, keep: bool, tls: bool) -> int:
     """The exit code. SIGTERM and Ctrl-C end it in good order, whatever it is doing."""
     import asyncio
 
@@ -47,10 +53,16 @@ async def _run(options: Globals, nodes: int, once: bool) -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:
         loop.add_signal_handler(number, task.cancel)
-    cluster = LocalCluster(nodes)
+    cluster = LocalCluster(nodes, may_outlive=keep, tls=tls)
     stage = TextStage(no_color=options.no_color)
+    kept = False
     try:
-        await _tell(cluster, stage, once)
+        story = await _tell(cluster, stage)
+        kept = keep
+        try:
+            await _go_on(cluster, stage, story, once=once, keep=keep)
+        finally:
+            await story.close()
         return 0
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED if once else 0
@@ -58,27 +70,48 @@ async def _run(options: Globals, nodes: int, once: bool) -> int:
         for number in signals:
             loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
         try:
-            await cluster.close()
+            if not kept:
+                await cluster.close()
         finally:
-            cluster.kill_all()
+            if not kept:
+                cluster.kill_all()
             for number in signals:
                 loop.remove_signal_handler(number)
 
 
-async def _tell(cluster: LocalCluster, stage: TextStage, once: bool) -> None:
+async def _tell(cluster: LocalCluster, stage: TextStage) -> Story:
+    """The story, told to its end; to be closed."""
     from lattice_cli.demo.story import Story
 
     story = Story(cluster, stage)
     try:
         await story.tell()
-        if once:
-            stage.end("Everything held.")
-            return
-        stage.end("Everything held. The cluster stays up; try it from another terminal:")
-        stage.command(f"export LATTICE_ENDPOINTS={cluster.endpoints}")
-        stage.command("lattice put greeting hello && lattice get greeting")
-        leader = next(iter(cluster.nodes.values()))
-        stage.command(f"kill -9 {leader.pid}   # {leader.name}; then: lattice cluster status")
-        await stage.watch(story.client.cluster_status)
-    finally:
+    except BaseException:
         await story.close()
+        raise
+    return story
+
+
+async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once: bool, keep: bool) -> None:
+    """What can be done with a cluster that stays: by other terminals, while this one shows it, or by itself."""
+    if once and not keep:
+        stage.end("Everything held.")
+        return
+    leader = (await story.client.cluster_status()).leader
+    stage.end("Everything held. The cluster stays up. To try, from any terminal:")
+    stage.command(f"export LATTICE_ENDPOINTS={cluster.endpoints}")
+    if cluster.tls is not None:
+        tls = cluster.tls
+        stage.command(f"export LATTICE_TLS_CA={tls.ca} LATTICE_TLS_CERT={tls.cert} LATTICE_TLS_KEY={tls.key}")
+    stage.command("lattice put greeting hello && lattice get greeting --explain")
+    stage.command("lattice cluster status        # who leads, who lags, who is gone")
+    stage.command("lattice bench --seconds 5     # how fast it is, here")
+    stage.command("lattice doctor                # what is wrong with it")
+    if leader is not None:
+        stage.command(f"kill -9 {cluster.nodes[leader.name].pid:<13} # {leader.name} leads; then: lattice top")
+    if keep:
+        stage.end("To stop it and remove what it wrote:")
+        pids = " ".join(str(node.pid) for node in cluster.nodes.values())
+        stage.command(f"kill {pids}; sleep 3; rm -r {cluster.directory}")
+    if not once:
+        await stage.watch(story.client.cluster_status)

@@ -66,7 +66,7 @@ async def _once(options: Globals, interval: float) -> int:
     from lattice_core.client import StatusWatch
 
     observer = Observer()
-    async with StatusWatch(options.endpoints, tls=options.tls) as watch:
+    async with StatusWatch(options.endpoints, tls=options.tls, token=options.connection.token) as watch:
         await _look(watch, observer, options)
         await asyncio.sleep(interval)
         figures = await _look(watch, observer, options)
@@ -88,7 +88,7 @@ async def _stream(options: Globals, interval: float, once: bool) -> int:
 
     observer = Observer()
     first = True
-    async with StatusWatch(options.endpoints, tls=options.tls) as watch:
+    async with StatusWatch(options.endpoints, tls=options.tls, token=options.connection.token) as watch:
         while True:
             began = time.monotonic()
             try:
@@ -121,7 +121,7 @@ async def _live(options: Globals, interval: float) -> int:
     observer = Observer()
     console = data_console(no_color=options.no_color)
     glyphs = glyphs_for(console.encoding)
-    async with StatusWatch(options.endpoints, tls=options.tls) as watch:
+    async with StatusWatch(options.endpoints, tls=options.tls, token=options.connection.token) as watch:
         figures = await _look(watch, observer, options)  # whoever asks in the wrong place hears so at once
         problem: str | None = None
         look: asyncio.Task[Figures] | None = None

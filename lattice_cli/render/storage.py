@@ -213,6 +213,8 @@ def _op_text(op: tuple[Any, ...]) -> str:
         c.CAS: "cas",
         c.OPEN_SESSION: "open-session",
         c.CLOSE_SESSION: "close-session",
+        c.ACCESS: "access",
+        c.OPEN_SESSION_FOR: "open-session",
     }
     words = [names.get(op[0], f"op-{op[0]}")]
     if op[0] == c.CLOSE_SESSION:

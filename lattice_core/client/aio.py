@@ -46,6 +46,7 @@ from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.kv.commands import DELETE_RANGE, PUT, Op
 
 if TYPE_CHECKING:
+    from lattice_core.client.access_api import AsyncAccess
     from lattice_core.client.bulk import AsyncBatch, BulkWriter, Done, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
@@ -87,6 +88,7 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
         tls: ClientTLS | None = None,
+        token: str | None = None,
         tracing: bool = False,
     ) -> None:
         """Does not connect: the first operation does.
@@ -95,6 +97,7 @@ class AsyncClient:
         member's will do, the others are learned. Raises ConfigurationError if one is not an address.
         ``max_batches_in_flight``: batches sent and not yet answered, at most; 256 is the cluster's limit.
         ``tls``: for a cluster whose client ports speak TLS. Raises ConfigurationError if its files cannot be used.
+        ``token``: what proves who the client is, for a cluster whose access control is enabled.
         ``tracing``: an OpenTelemetry span for each batch, exported as the application has set it up, else as OTEL_*
         variables say; needs the extra ``lattice-kv[otel]``.
         """
@@ -102,6 +105,7 @@ class AsyncClient:
             raise InvalidRequest(f"max_batches_in_flight is {max_batches_in_flight}, must be 1 to 256")
         self.timeout = timeout
         self._book = AddressBook(parse_endpoints(endpoints), tls)
+        self._book.token = token
         kind = Engine
         if tracing:
             from lattice_core.tracing import require
@@ -359,6 +363,15 @@ class AsyncClient:
             pages.took(page)
             for kv in page.kvs:
                 yield kv
+
+    # -- access control -----------------------------------------------------------------------------
+
+    @property
+    def access(self) -> AsyncAccess:
+        """Users, roles and tokens."""
+        from lattice_core.client.access_api import AsyncAccess
+
+        return AsyncAccess(self._book, self.timeout)
 
     # -- where the time goes ------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ A new channel is made for every attempt, and never shared, so that no attempt in
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -82,6 +83,8 @@ class AddressBook:
         self._learned: dict[str, None] = {}
         self._failed_at: dict[str, float] = {}
         self._next = 0
+        self.token: str | None = None
+        """What proves who the client is, to every member alike."""
 
     def learn(self, addresses: Iterable[str]) -> None:
         """Remember members' client addresses; what cannot be dialled from here merely fails later. Those heard of
@@ -136,16 +139,30 @@ class TLSFailed(ConnectFailed):
     """There is somebody, and TLS with them fails."""
 
 
-def kv_stub(channel: grpc.aio.Channel) -> Any:
+def kv_stub(channel: grpc.aio.Channel, token: str | None = None) -> Any:
     """The KV service on ``channel``. The generated stubs are not typed."""
     make: Any = kv_pb2_grpc.KVStub
-    return make(channel)
+    return authorized(make(channel), token)
 
 
-def cluster_stub(channel: grpc.aio.Channel) -> Any:
+def cluster_stub(channel: grpc.aio.Channel, token: str | None = None) -> Any:
     """The Cluster service on ``channel``."""
     make: Any = cluster_pb2_grpc.ClusterStub
-    return make(channel)
+    return authorized(make(channel), token)
+
+
+def authorized(stub: Any, token: str | None) -> Any:
+    """The stub, whose calls bring the token. Not an interceptor: grpc.aio would put a queue before every message."""
+    return stub if token is None else _Authorized(stub, token)
+
+
+class _Authorized:
+    def __init__(self, stub: Any, token: str) -> None:
+        self._stub = stub
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def __getattr__(self, method: str) -> Any:
+        return functools.partial(getattr(self._stub, method), metadata=self._metadata)
 
 
 async def connect(address: str, material: Material | None) -> grpc.aio.Channel:

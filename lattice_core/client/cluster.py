@@ -69,6 +69,7 @@ Progress = Callable[[int, int], None]
 """Told the bytes that are here, and how many there will be."""
 
 Call = Callable[[Any, float], Awaitable[T]]
+MakeStub = Callable[[grpc.aio.Channel, str | None], Any]
 
 
 async def node_status(book: AddressBook, timeout: float) -> NodeStatus:
@@ -78,7 +79,7 @@ async def node_status(book: AddressBook, timeout: float) -> NodeStatus:
         status: raft_pb2.MemberStatus = await stub.NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=seconds)
         return status
 
-    return node_from_pb(await _ask(book, call, timeout, what="status"))
+    return node_from_pb(await ask(book, call, timeout, what="status"))
 
 
 async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
@@ -89,7 +90,7 @@ async def cluster_status(book: AddressBook, timeout: float) -> ClusterStatus:
         response: cluster_pb2.ClusterStatusResponse = await stub.ClusterStatus(request, timeout=seconds)
         return response
 
-    response = await _ask(book, call, timeout, what="cluster status")
+    response = await ask(book, call, timeout, what="cluster status")
     book.learn(member.client_addr for member in response.members)
     return cluster_from_pb(response)
 
@@ -118,14 +119,23 @@ async def transfer_leader(book: AddressBook, target: str, timeout: float) -> Tra
     return Transfer(getattr(response, "from"), response.to, response.term, response.milliseconds)
 
 
-async def ask_leader(book: AddressBook, call: Call[T], timeout: float, *, what: str) -> T:
-    """Something that only the leader can do, and that is not done twice: to the leader, until the deadline."""
+async def ask_leader(
+    book: AddressBook,
+    call: Call[T],
+    timeout: float,
+    *,
+    what: str,
+    stub: MakeStub = cluster_stub,
+    is_write: bool = True,
+) -> T:
+    """Something that only the leader can do: to the leader, until the deadline. Not done twice if ``is_write``."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     hint: str | None = None
     while True:
         try:
-            return await _ask(book, call, deadline - loop.time(), what=what, hint=hint, is_write=True)
+            left = deadline - loop.time()
+            return await ask(book, call, left, what=what, stub=stub, hint=hint, is_write=is_write)
         except (NotLeader, NoLeader) as error:
             hint = error.leader_addr if isinstance(error, NotLeader) else None
             if loop.time() + RETRY_SECONDS >= deadline:
@@ -155,7 +165,8 @@ async def _take(book: AddressBook, member: MemberReport, timeout: float) -> Snap
     except ConnectFailed as error:
         return SnapshotTaken(member.name, False, error=Unavailable(f"{member.name} is unreachable: {error}"))
     try:
-        response = await cluster_stub(channel).TakeSnapshot(cluster_pb2.TakeSnapshotRequest(), timeout=timeout)
+        stub = cluster_stub(channel, book.token)
+        response = await stub.TakeSnapshot(cluster_pb2.TakeSnapshotRequest(), timeout=timeout)
     except grpc.aio.AioRpcError as error:
         return SnapshotTaken(member.name, True, error=_failure(error, f"snapshot of {member.name}", is_write=True))
     finally:
@@ -212,7 +223,7 @@ async def save_snapshot(book: AddressBook, path: str, timeout: float, progress: 
 
     try:
         try:
-            described = await _ask(book, call, SAVE_SECONDS, what="snapshot save")
+            described = await ask(book, call, SAVE_SECONDS, what="snapshot save")
             await asyncio.to_thread(_publish, file, part, path)
         except OSError as error:
             raise StorageFailed(
@@ -302,12 +313,13 @@ def _publish(file: BinaryIO, part: str, path: str) -> None:
         os.close(directory)
 
 
-async def _ask(
+async def ask(
     book: AddressBook,
     call: Call[T],
     timeout: float,
     *,
     what: str,
+    stub: MakeStub = cluster_stub,
     hint: str | None = None,
     is_write: bool = False,
 ) -> T:
@@ -327,7 +339,7 @@ async def _ask(
         # Those that were dialled before and had not answered yet keep their turn.
         left.remove(address)
         try:
-            return await call(cluster_stub(channel), max(0.001, deadline - loop.time()))
+            return await call(stub(channel, book.token), max(0.001, deadline - loop.time()))
         except grpc.aio.AioRpcError as error:
             failure = _failure(error, what, is_write)
             if type(failure) is not Unavailable:

@@ -37,7 +37,7 @@ from lattice_core.client.channels import (
 )
 from lattice_core.client.reads import Answer, Level, Read, ReadQueue
 from lattice_core.client.writes import Result, WriteQueue
-from lattice_core.errors import Busy, NoLeader, TooStale, Unavailable
+from lattice_core.errors import Busy, LatticeError, NoLeader, TooStale, Unavailable
 from lattice_core.kv.commands import Op
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import from_detail, from_rpc_error
@@ -86,6 +86,7 @@ _WRONG: Final = frozenset(
         kv_pb2.ERROR_CODE_INVALID,
         kv_pb2.ERROR_CODE_TOO_LARGE,
         kv_pb2.ERROR_CODE_NOT_ALLOWED,
+        kv_pb2.ERROR_CODE_PERMISSION_DENIED,
         kv_pb2.ERROR_CODE_COMPACTED,
         kv_pb2.ERROR_CODE_STALE_SEQUENCE,
     )
@@ -290,7 +291,7 @@ class Engine:
         self._asked = 0
         self._connected, self._address = True, address
         self._served = True
-        call: Any = kv_stub(channel).Session()
+        call: Any = kv_stub(channel, self._book.token).Session()
         try:
             await until_first_ends(
                 self._write_loop(call), self._read_loop(call), self._watch(address), self._learn(channel)
@@ -404,7 +405,7 @@ class Engine:
             await asyncio.sleep(delay)
             delay = LEARN_EVERY_SECONDS
             try:
-                status = await cluster_stub(channel).ClusterStatus(
+                status = await cluster_stub(channel, self._book.token).ClusterStatus(
                     cluster_pb2.ClusterStatusRequest(addresses_only=True), timeout=2.0
                 )
             except grpc.aio.AioRpcError:
@@ -447,6 +448,8 @@ class Engine:
             self._trouble = Busy(error.message, hint=error.hint)
         elif code == kv_pb2.ERROR_CODE_SESSION_EXPIRED:
             self.writes.session_expired(request_id)
+        elif code == kv_pb2.ERROR_CODE_UNAUTHENTICATED:
+            self._unauthenticated(request_id, error)
         elif request_id == self._opening:
             self._refused(request_id)
             self._trouble = Unavailable(f"no session could be opened: {error.message}")
@@ -458,6 +461,14 @@ class Engine:
             self.reads.refused(request_id)
             self._trouble = NoLeader(error.message)
             self._leave(detail.leader.client_addr)
+
+    def _unauthenticated(self, request_id: int, error: LatticeError) -> None:
+        """Whatever is sent with this token will be refused: told at once, and to everybody whom it concerns."""
+        if request_id == self._opening:
+            self._opening = None
+            self.writes.fail_all(error)
+        self.writes.unauthenticated(request_id, error)
+        self.reads.unauthenticated(request_id, error)
 
     def _not_here(self, request_id: int, message: str, detail: kv_pb2.ErrorDetail) -> None:
         """This member does not serve it: go where it says, or ask it again in a moment, or ask another."""

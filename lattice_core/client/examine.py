@@ -19,7 +19,6 @@ from lattice_core.client.cluster import node_from_pb
 from lattice_core.client.cluster_types import Examined, NodeStatus
 from lattice_core.rpc.errors import from_rpc_error
 from lattice_core.rpc.pb import cluster_pb2
-from lattice_core.tls import Material
 
 ROUNDS = 7
 """The first makes the connection warm; of the rest the quickest counts."""
@@ -27,23 +26,22 @@ ROUNDS = 7
 
 async def examine(book: AddressBook, addresses: Iterable[str], timeout: float) -> tuple[Examined, ...]:
     """Each address, all at the same time; in the order given."""
-    material = book.material
-    return tuple(await asyncio.gather(*(_examine(each, material, timeout) for each in dict.fromkeys(addresses))))
+    return tuple(await asyncio.gather(*(_examine(book, each, timeout) for each in dict.fromkeys(addresses))))
 
 
-async def _examine(address: str, material: Material | None, timeout: float) -> Examined:
+async def _examine(book: AddressBook, address: str, timeout: float) -> Examined:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     try:
         async with asyncio.timeout_at(deadline):
-            channel = await connect(address, material)
+            channel = await connect(address, book.material)
     except ConnectFailed as error:
         return Examined(address, None, str(error).removeprefix(f"{address}: "))
     except TimeoutError:
         return Examined(address, None, "no answer in time")
     status: NodeStatus | None = None
     samples: list[tuple[float, float]] = []  # round trip, offset
-    stub = cluster_stub(channel)
+    stub = cluster_stub(channel, book.token)
     request = cluster_pb2.NodeStatusRequest(details=True)
     try:
         for _ in range(ROUNDS):

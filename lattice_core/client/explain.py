@@ -132,7 +132,7 @@ async def _ask(
                 address, channel = await connect_first(book, book.candidates(hint))
             connected = time.perf_counter()
             try:
-                response = await call(kv_stub(channel), max(0.001, deadline - loop.time()))
+                response = await call(kv_stub(channel, book.token), max(0.001, deadline - loop.time()))
             finally:
                 called = time.perf_counter() - connected
                 await channel.close(None)

@@ -163,6 +163,12 @@ class ReadQueue:
         half = len(alive) // 2
         self._halves.extend(batch._replace(items=part) for part in (alive[:half], alive[half:]) if part)
 
+    def unauthenticated(self, request_id: int, error: LatticeError) -> None:
+        """Answered: nobody in it may read anything."""
+        batch = self._sent.pop(request_id, None)
+        for item in batch.items if batch is not None else ():
+            _fail(item, type(error)(f"get: {error.message}", hint=error.hint))
+
     def connection_lost(self) -> None:
         """Everything on the stream is asked again."""
         for request_id in sorted(self._sent, reverse=True):

@@ -36,6 +36,7 @@ from lattice_core.errors import LatticeError, Unavailable
 from lattice_core.tls import ClientTLS
 
 if TYPE_CHECKING:
+    from lattice_core.client.access_api import Access
     from lattice_core.client.bulk import Batch, Items
     from lattice_core.client.cluster_types import (
         ClusterStatus,
@@ -66,11 +67,17 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_batches_in_flight: int = WINDOW,
         tls: ClientTLS | None = None,
+        token: str | None = None,
         tracing: bool = False,
     ) -> None:
         """Starts the thread and does not connect: the first operation does. See AsyncClient."""
         self._async = AsyncClient(
-            endpoints, timeout=timeout, max_batches_in_flight=max_batches_in_flight, tls=tls, tracing=tracing
+            endpoints,
+            timeout=timeout,
+            max_batches_in_flight=max_batches_in_flight,
+            tls=tls,
+            token=token,
+            tracing=tracing,
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -270,6 +277,15 @@ class Client:
             )
             pages.took(page)
             yield from page.kvs
+
+    # -- access control -----------------------------------------------------------------------------
+
+    @property
+    def access(self) -> Access:
+        """Users, roles and tokens."""
+        from lattice_core.client.access_api import Access
+
+        return Access(self._async.access, self._wait)
 
     # -- where the time goes ------------------------------------------------------------------------
 

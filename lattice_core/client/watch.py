@@ -41,8 +41,11 @@ ATTEMPT_SECONDS = 1.5
 class StatusWatch:
     """``async with StatusWatch(endpoints) as watch: await watch.ask()``. One event loop's; ask one at a time."""
 
-    def __init__(self, endpoints: str | Iterable[str], *, tls: ClientTLS | None = None) -> None:
+    def __init__(
+        self, endpoints: str | Iterable[str], *, tls: ClientTLS | None = None, token: str | None = None
+    ) -> None:
         self._book = AddressBook(parse_endpoints(endpoints), tls)
+        self._book.token = token
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
 
@@ -90,7 +93,7 @@ class StatusWatch:
 
     async def _status(self, channel: grpc.aio.Channel, seconds: float) -> ClusterStatus:
         request = cluster_pb2.ClusterStatusRequest(timeout_seconds=min(MEMBER_SECONDS, seconds / 2))
-        response = await cluster_stub(channel).ClusterStatus(request, timeout=seconds)
+        response = await cluster_stub(channel, self._book.token).ClusterStatus(request, timeout=seconds)
         self._book.learn(member.client_addr for member in response.members)
         return cluster_from_pb(response)
 

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from lattice_core.errors import Busy, LatticeError, NotApplied, OutcomeUnknown, Unavailable
+from lattice_core.errors import Busy, LatticeError, NotApplied, OutcomeUnknown
 from lattice_core.kv import txn
 from lattice_core.kv.commands import CAS, DELETE, DELETE_RANGE, PUT, PUT_IF_REVISION, TXN, Op, encode_batch
 from lattice_core.kv.results import decode_results, is_crowded
@@ -241,6 +241,19 @@ class WriteQueue:
             for item in alive:
                 item.future.set_exception(error)
 
+    def unauthenticated(self, request_id: int, error: LatticeError) -> None:
+        """Answered: nobody in it may do anything. Not halved: none of them stands out."""
+        batch = self._sent.pop(request_id, None)
+        if batch is None:
+            return
+        self._forget(batch)
+        if batch.doubtful:
+            self._fail(batch.items, error.message)
+            return
+        for item in batch.items:
+            if not item.future.done():
+                item.future.set_exception(not_applied(item.op, error))
+
     def session_expired(self, request_id: int) -> None:
         """Answered: no such session. What may have been applied under it stays unknown; what cannot have
         been is sent again under the next session."""
@@ -270,11 +283,11 @@ class WriteQueue:
 
     # -- time ---------------------------------------------------------------------------------------
 
-    def expire(self, now: float, trouble: Unavailable) -> float | None:
+    def expire(self, now: float, trouble: LatticeError) -> float | None:
         """Answer every caller whose deadline has passed, and return the next deadline (None: no caller).
 
-        ``trouble`` (Unavailable, NoLeader or Busy) says why nothing could be sent: its type and text are
-        what the callers of operations that were not applied will see.
+        ``trouble`` (Unavailable, NoLeader, Busy or Unauthenticated) says why nothing could be sent: its type and text
+        are what the callers of operations that were not applied will see.
         """
         for batch in self._batches():
             self._expire_batch(batch, now, trouble)
@@ -292,11 +305,11 @@ class WriteQueue:
         deadlines += [item.deadline for batch in self._batches() for item in batch.items]
         return min((deadline for deadline in deadlines if deadline > now), default=None)
 
-    def fail_all(self, trouble: Unavailable) -> None:
-        """The client closes: answer everybody now."""
+    def fail_all(self, trouble: LatticeError) -> None:
+        """Answer everybody now: the client closes, or nothing of it will be done."""
         self.expire(float("inf"), trouble)
 
-    def _expire_batch(self, batch: Batch, now: float, trouble: Unavailable) -> None:
+    def _expire_batch(self, batch: Batch, now: float, trouble: LatticeError) -> None:
         late = [item for item in batch.items if item.deadline <= now and not item.future.done()]
         parked = batch in self._parked
         if late and parked and not batch.doubtful:
@@ -384,6 +397,6 @@ class WriteQueue:
                 item.future.set_exception(OutcomeUnknown(f"{NAMES[item.op[0]]}: sent, but {why}"))
 
 
-def not_applied(op: Op, trouble: Unavailable) -> Unavailable:
+def not_applied(op: Op, trouble: LatticeError) -> LatticeError:
     """``trouble`` as the error of one operation. A fresh object: each caller raises its own."""
     return type(trouble)(f"{NAMES[op[0]]}: {trouble.message}", hint=trouble.hint)

@@ -3,6 +3,7 @@
 Chunks are small msgpack-able lists, in this order:
 
     ["header",   {...}]                one, see :meth:`Capture.header`
+    ["access",   [...]]                one, see :meth:`Access.dump`; none if access was never set up
     ["sessions", [session, ...]]       least recently used first
     ["keys",     [record, ...]]        in key order: key, value, create and mod revision, version, lease id
     ["end"]                            one: a stream without it was cut
@@ -18,6 +19,7 @@ from dataclasses import astuple
 from typing import Any, Final
 
 from lattice_core.errors import Fatal, UnknownCommand
+from lattice_core.kv.access_state import Access
 from lattice_core.kv.digests import state_digest
 from lattice_core.kv.sessions import Session, SessionLimits, SessionTable, dump_session
 from lattice_core.kv.store import HistoryLimits, Store
@@ -42,6 +44,7 @@ class Capture:
         self,
         store: Store,
         sessions: SessionTable,
+        access: Access,
         *,
         applied_index: int,
         applied_term: int,
@@ -56,6 +59,7 @@ class Capture:
         self.state_hash = state_hash
         self.session_limits = sessions.limits
         self.next_session_id = sessions.next_id
+        self.access = access
         self._view = store.view()
         self._sessions = sessions.capture()
         self.revision = self._view.revision
@@ -83,6 +87,8 @@ class Capture:
         """The stream, once; a chunk is made when it is asked for. Closes the capture at its end."""
         try:
             yield ["header", self.header()]
+            if not self.access.is_empty:
+                yield ["access", self.access.dump()]
             for sessions in _slices(self._sessions, max_items, max_bytes):
                 yield ["sessions", [dump_session(session) for session in sessions]]
             while items := self._view.read_slice(max_items, max_bytes):
@@ -110,6 +116,12 @@ def _slices(sessions: list[Session], max_items: int, max_bytes: int) -> Iterator
         yield taken
 
 
+_NUMBERS: Final = (
+    *("applied_index", "applied_term", "applied_digest", "time_ms", "revision", "state_hash", "keys", "sessions"),
+    "next_session_id",
+)
+
+
 class Restore:
     """Takes the chunks one by one, so that a large state can be loaded without holding up the loop.
 
@@ -121,6 +133,7 @@ class Restore:
         self.header: dict[str, Any] = {}
         self.store = Store(history)
         self.sessions = SessionTable()
+        self.access = Access()
         self._ended = False
 
     def feed(self, chunk: Any) -> None:
@@ -141,9 +154,13 @@ class Restore:
                     f" this program knows version {CHUNKS_VERSION}",
                     hint="start a version of Lattice at least as new as the other members'",
                 )
+            if unusable := [name for name in _NUMBERS if type(header.get(name)) is not int]:
+                raise Fatal(f"the snapshot's header has no number for {', '.join(unusable)}")
             self.header = header
             self.sessions = SessionTable(SessionLimits(*header["session_limits"]))
             self.sessions.next_id = header["next_session_id"]
+        elif kind == "access":
+            self.access = Access.load(chunk[1])
         elif kind == "sessions":
             self.sessions.load(chunk[1])
         elif kind == "keys":
@@ -165,6 +182,13 @@ class Restore:
                 f"the snapshot promises {header['keys']} keys and {header['sessions']} sessions,"
                 f" and holds {found[0]} and {found[1]}"
             )
-        digest = state_digest(self.store.state_hash, self.store.revision, self.sessions.state_hash, header["time_ms"])
+        store = self.store
+        digest = state_digest(
+            store.state_hash,
+            store.revision,
+            self.sessions.state_hash,
+            header["time_ms"],
+            self.access.full_state_hash(),
+        )
         if digest != header["state_hash"]:
             raise Fatal(f"the snapshot's state has hash {digest:016x}, not {header['state_hash']:016x} as captured")

@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgpack
 
 from lattice_core.errors import InvalidRequest, TooLarge, UnknownCommand
-from lattice_core.kv import txn
+from lattice_core.kv import access, txn
 from lattice_core.kv.operands import MAX_CODE, Newer, is_bytes, is_bytes_or_none, is_key, is_natural
 
 Op: TypeAlias = tuple[Any, ...]
@@ -49,6 +49,8 @@ CAS: Final = 5
 TXN: Final = 6  # its operands are txn.py's
 OPEN_SESSION: Final = 7
 CLOSE_SESSION: Final = 8
+ACCESS: Final = 9  # its operand is access.py's
+OPEN_SESSION_FOR: Final = 10
 
 PAYLOAD_VERSION: Final = 1
 
@@ -109,8 +111,17 @@ def open_session() -> Op:
     return (OPEN_SESSION,)
 
 
+def open_session_for(owner: bytes) -> Op:
+    """A session that the server serves this user only."""
+    return (OPEN_SESSION_FOR, owner)
+
+
 def close_session(session_id: int) -> Op:
     return (CLOSE_SESSION, session_id)
+
+
+def change_access(change: access.Change) -> Op:
+    return (ACCESS, change)
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
@@ -174,6 +185,9 @@ def validate_op(op: Op) -> None:
 def _check_limits(op: Op) -> None:
     opcode = op[0]
     if opcode >= OPEN_SESSION:
+        if opcode in (ACCESS, OPEN_SESSION_FOR):
+            # Whoever may propose these decides who may do what: not for a client to put into its batch.
+            raise InvalidRequest(f"an operation with code {opcode} is the cluster's own", hint="lattice access --help")
         return
     if opcode == TXN:
         _check_transaction(op)
@@ -344,6 +358,8 @@ _OPERANDS: Final = {
     TXN: (txn.are_compares, txn.are_ops, txn.are_ops),
     OPEN_SESSION: (),
     CLOSE_SESSION: (is_natural,),
+    ACCESS: (access.is_change,),
+    OPEN_SESSION_FOR: (is_key,),
 }
 
 

@@ -51,6 +51,6 @@ def chain(previous: int, data: bytes) -> int:
     return digest
 
 
-def state_digest(store_hash: int, revision: int, sessions_hash: int, time_ms: int) -> int:
+def state_digest(store_hash: int, revision: int, sessions_hash: int, time_ms: int, access_hash: int) -> int:
     """The whole state machine's hash out of its parts'."""
-    return (store_hash + mix(revision, sessions_hash, time_ms)) & MASK_64
+    return (store_hash + mix(revision, sessions_hash, time_ms) + access_hash) & MASK_64

@@ -25,13 +25,17 @@ from typing import Any, Final
 import msgpack
 
 from lattice_core.errors import Fatal
+from lattice_core.kv.access_state import Access
+from lattice_core.kv.access_state import execute as execute_access_change
 from lattice_core.kv.capture import Capture, Restore
 from lattice_core.kv.commands import (
+    ACCESS,
     CAS,
     CLOSE_SESSION,
     DELETE,
     DELETE_RANGE,
     OPEN_SESSION,
+    OPEN_SESSION_FOR,
     PUT,
     PUT_IF_REVISION,
     TXN,
@@ -62,6 +66,8 @@ class StateMachine:
     ) -> None:
         self.store = Store(history)
         self.sessions = SessionTable(session_limits)
+        self.access = Access()
+        """Replaced by each change: see access_state.py."""
         self.applied_index = 0
         self.applied_term = 0
         self.time_ms = 0
@@ -81,18 +87,26 @@ class StateMachine:
 
     @property
     def state_hash(self) -> int:
-        """Everything replicated: records, revision, sessions and their results, time. O(1)."""
-        return state_digest(self.store.state_hash, self.store.revision, self.sessions.state_hash, self.time_ms)
+        """Everything replicated: records, revision, sessions and their results, access, time. O(1)."""
+        store, sessions = self.store, self.sessions
+        return state_digest(store.state_hash, store.revision, sessions.state_hash, self.time_ms, self.access.state_hash)
 
     def full_state_hash(self) -> int:
         """``state_hash`` computed from scratch; walks everything."""
         store, sessions = self.store, self.sessions
-        return state_digest(store.full_state_hash(), store.revision, sessions.full_state_hash(), self.time_ms)
+        return state_digest(
+            store.full_state_hash(),
+            store.revision,
+            sessions.full_state_hash(),
+            self.time_ms,
+            self.access.full_state_hash(),
+        )
 
     def check(self) -> None:
         """Assert every invariant. For tests and the simulator: walks everything."""
         self.store.check()
         self.sessions.check()
+        self.access.check()
 
     # -- applying ---------------------------------------------------------------------------------
 
@@ -212,6 +226,11 @@ class StateMachine:
                 results.append((0, self.sessions.open(self.time_ms)))
             elif opcode == CLOSE_SESSION:
                 results.append((0, self.sessions.close(op[1])))
+            elif opcode == OPEN_SESSION_FOR:
+                results.append((0, self.sessions.open(self.time_ms, op[1])))
+            elif opcode == ACCESS:
+                self.access, result = execute_access_change(self.access, op[1], self.time_ms)
+                results.append(result)
             else:  # commands.decode_payload lets nothing else through
                 raise Fatal(f"operation code {opcode} has no meaning here")
         return None
@@ -225,6 +244,7 @@ class StateMachine:
         return Capture(
             self.store,
             self.sessions,
+            self.access,
             applied_index=self.applied_index,
             applied_term=self.applied_term,
             time_ms=self.time_ms,
@@ -240,6 +260,7 @@ class StateMachine:
         machine = cls(digest_log=digest_log)
         machine.store = restore.store
         machine.sessions = restore.sessions
+        machine.access = restore.access
         machine.applied_index = header["applied_index"]
         machine.applied_term = header["applied_term"]
         machine.applied_digest = header["applied_digest"]

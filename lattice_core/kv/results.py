@@ -7,11 +7,12 @@ PUT                 ``[0, revision]``
 PUT_IF_REVISION     ``[0, revision]``, or ``[1, mod_revision]`` of the key as it is (0: absent)
 DELETE, _RANGE      ``[0, deleted, revision]``
 CAS                 ``[0, swapped, revision]``
-OPEN_SESSION        ``[0, session_id]``
+OPEN_SESSION, _FOR  ``[0, session_id]``
 CLOSE_SESSION       ``[0, closed]``
 TXN                 ``[0, failed, revision, results]``, or refused, and nothing changed:
                     ``[2, limit's number, limit, actual]`` over a limit of its own (txn.py),
                     ``[3]`` no room beside the transactions before it in the batch: ask again
+ACCESS              ``[0]``, or refused: ``[1, reason's number]`` (access.py)
 ==================  =====================================================================
 
 ``revision`` is the store's after the op, whether the op changed anything or not. A batch's results are

@@ -9,6 +9,8 @@ Theory
     pipelined retries do, and none is executed twice.
   * A session that is not in the table executes nothing: it may have been here once, and then this may be
     a retry. The client has to open a new one, and knows best whether to repeat what it asked.
+  * A session that was opened for a user remembers whose it is, for the server to keep others away from its stored
+    results (server/access.py); here it makes no difference.
 
 Limits, each of which ends in an error or in an expired session, never in a second execution
   * Results waiting for acknowledgement: per session, a window in batches and in bytes; in all, bytes.
@@ -53,19 +55,22 @@ class Session:
     """One client's memory. Invariants: every stored sequence is at or above the watermark;
     ``stored_bytes`` charges exactly the stored results; ``digest`` is that of the fields beside it."""
 
-    __slots__ = ("acknowledged_below", "digest", "epoch", "id", "last_used_ms", "results", "stored_bytes")
+    __slots__ = ("acknowledged_below", "digest", "epoch", "id", "last_used_ms", "owner", "results", "stored_bytes")
 
-    def __init__(self, session_id: int, last_used_ms: int, acknowledged_below: int, epoch: int) -> None:
+    def __init__(
+        self, session_id: int, last_used_ms: int, acknowledged_below: int, epoch: int, owner: bytes | None = None
+    ) -> None:
         self.id = session_id
         self.last_used_ms = last_used_ms
         self.acknowledged_below = acknowledged_below
         self.results: dict[int, bytes] = {}
         self.stored_bytes = 0
-        self.digest = mix(session_id, acknowledged_below, last_used_ms)
+        self.owner = owner
+        self.digest = _session_digest(session_id, acknowledged_below, last_used_ms, owner)
         self.epoch = epoch
 
     def copy(self, epoch: int) -> Session:
-        twin = Session(self.id, self.last_used_ms, self.acknowledged_below, epoch)
+        twin = Session(self.id, self.last_used_ms, self.acknowledged_below, epoch, self.owner)
         twin.results = self.results.copy()
         twin.stored_bytes = self.stored_bytes
         return twin
@@ -95,11 +100,16 @@ class SessionTable:
         """Covers every session, watermark, time of use and stored result, and the next id."""
         return (self._digest_sum + mix(self.next_id, len(self._sessions), self.stored_bytes)) & MASK_64
 
-    def open(self, time_ms: int) -> int:
+    def owner_of(self, session_id: int) -> bytes | None:
+        """The user it was opened for; None if for nobody in particular, or if there is no such session."""
+        session = self._sessions.get(session_id)
+        return session.owner if session is not None else None
+
+    def open(self, time_ms: int, owner: bytes | None = None) -> int:
         """A new session's id; the least recently used one makes room if there are too many."""
         session_id = self.next_id
         self.next_id += 1
-        session = Session(session_id, time_ms, 0, self._epoch)
+        session = Session(session_id, time_ms, 0, self._epoch, owner)
         self._sessions[session_id] = session
         self._digest_sum += session.digest
         if len(self._sessions) > self.limits.max_sessions:
@@ -165,7 +175,7 @@ class SessionTable:
         elif time_ms == session.last_used_ms:
             return session
         session.last_used_ms = time_ms
-        digest = mix(session.id, session.acknowledged_below, time_ms)
+        digest = _session_digest(session.id, session.acknowledged_below, time_ms, session.owner)
         self._digest_sum += digest - session.digest
         session.digest = digest
         return session
@@ -212,8 +222,8 @@ class SessionTable:
 
     def load(self, items: Iterable[Any]) -> None:
         """Add sessions as :func:`dump_session` wrote them, in their order."""
-        for session_id, last_used_ms, acknowledged_below, results in items:
-            session = Session(session_id, last_used_ms, acknowledged_below, self._epoch)
+        for session_id, last_used_ms, acknowledged_below, results, *owner in items:
+            session = Session(session_id, last_used_ms, acknowledged_below, self._epoch, *owner)
             self._sessions[session_id] = session
             self._digest_sum += session.digest
             for sequence, packed in results:
@@ -246,9 +256,16 @@ class SessionTable:
 
 
 def dump_session(session: Session) -> list[Any]:
-    """One session for a snapshot: id, last use, watermark, stored results in order of execution."""
+    """One session for a snapshot: id, last use, watermark, stored results in order of execution, its owner if it has
+    one."""
     results = [[sequence, packed] for sequence, packed in session.results.items()]
-    return [session.id, session.last_used_ms, session.acknowledged_below, results]
+    dumped = [session.id, session.last_used_ms, session.acknowledged_below, results]
+    return dumped if session.owner is None else [*dumped, session.owner]
+
+
+def _session_digest(session_id: int, acknowledged_below: int, last_used_ms: int, owner: bytes | None) -> int:
+    digest = mix(session_id, acknowledged_below, last_used_ms)
+    return digest if owner is None else mix(digest, chain(0, owner), len(owner))
 
 
 def _result_digest(session_id: int, sequence: int, packed: bytes) -> int:

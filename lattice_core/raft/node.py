@@ -68,6 +68,9 @@ from lattice_core.raft.types import (
     SnapshotMeta,
 )
 
+MAX_TERM = 1 << 62
+"""Terms are counted one by one: no cluster ever gets near. Beyond it, disk and wire could not hold the next one."""
+
 _FROM_A_LEADER = (AppendEntries, Heartbeat, InstallSnapshot, TimeoutNow)
 
 _HANDLERS: dict[type, Callable[[RoleState, Any], None]] = {
@@ -236,6 +239,8 @@ class RaftNode:
         self._advance(now_ns)
         if message.to != self.id or message.sender == self.id:
             raise Refused(f"message from {message.sender:016x} to {message.to:016x} is not for {self.id:016x}")
+        if message.term > MAX_TERM:
+            raise Refused(f"message from {message.sender:016x} of term {message.term}, beyond {MAX_TERM}")
         kind = type(message)
         if kind is PreVoteRequest:
             self._on_pre_vote_request(message)  # type: ignore[arg-type]

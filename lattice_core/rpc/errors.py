@@ -27,10 +27,12 @@ from lattice_core.errors import (
     NotAllowed,
     NotLeader,
     OutcomeUnknown,
+    PermissionDenied,
     RevisionCompacted,
     SessionExpired,
     TooLarge,
     TooStale,
+    Unauthenticated,
     Unavailable,
 )
 from lattice_core.rpc.pb import kv_pb2
@@ -48,6 +50,8 @@ _STATUS: dict[int, grpc.StatusCode] = {
     kv_pb2.ERROR_CODE_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     kv_pb2.ERROR_CODE_SESSION_EXPIRED: grpc.StatusCode.FAILED_PRECONDITION,
     kv_pb2.ERROR_CODE_NOT_ALLOWED: grpc.StatusCode.FAILED_PRECONDITION,
+    kv_pb2.ERROR_CODE_UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    kv_pb2.ERROR_CODE_PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     kv_pb2.ERROR_CODE_STALE_SEQUENCE: grpc.StatusCode.ABORTED,
     kv_pb2.ERROR_CODE_OUTCOME_UNKNOWN: grpc.StatusCode.ABORTED,
     kv_pb2.ERROR_CODE_COMPACTED: grpc.StatusCode.OUT_OF_RANGE,
@@ -61,6 +65,8 @@ _CODES: tuple[tuple[type[LatticeError], kv_pb2.ErrorCode], ...] = (
     (Busy, kv_pb2.ERROR_CODE_BUSY),
     (TooLarge, kv_pb2.ERROR_CODE_TOO_LARGE),
     (InvalidRequest, kv_pb2.ERROR_CODE_INVALID),
+    (Unauthenticated, kv_pb2.ERROR_CODE_UNAUTHENTICATED),
+    (PermissionDenied, kv_pb2.ERROR_CODE_PERMISSION_DENIED),
     (NotAllowed, kv_pb2.ERROR_CODE_NOT_ALLOWED),
     (RevisionCompacted, kv_pb2.ERROR_CODE_COMPACTED),
     (SessionExpired, kv_pb2.ERROR_CODE_SESSION_EXPIRED),
@@ -128,6 +134,10 @@ def _from_code(detail: kv_pb2.ErrorDetail) -> LatticeError:
             return RevisionCompacted(message, compacted_revision=detail.compacted_revision)
         case kv_pb2.ERROR_CODE_NOT_ALLOWED:
             return NotAllowed(message)
+        case kv_pb2.ERROR_CODE_UNAUTHENTICATED:
+            return Unauthenticated(message)
+        case kv_pb2.ERROR_CODE_PERMISSION_DENIED:
+            return PermissionDenied(message)
         case kv_pb2.ERROR_CODE_SHUTTING_DOWN:
             return Unavailable(message)
         case kv_pb2.ERROR_CODE_STALE_SEQUENCE | kv_pb2.ERROR_CODE_OUTCOME_UNKNOWN:
@@ -163,6 +173,10 @@ def from_rpc_error(error: grpc.RpcError, *, may_have_been_applied: bool = False)
         )
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return NotAllowed(text or "refused")
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthenticated(text or "no valid token")
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return PermissionDenied(text or "refused")
     reason = text or (code.name if code is not None else str(error)) or "the connection failed"
     if may_have_been_applied:
         return OutcomeUnknown(f"the connection failed before the answer came: {reason}")

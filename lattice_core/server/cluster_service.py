@@ -16,6 +16,7 @@ from lattice_core.rpc.codec import configuration_to_pb, member_to_pb
 from lattice_core.rpc.errors import to_detail
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.rpc.snapshot_stream import PIECE_BYTES, PIECE_PAUSE_SECONDS
+from lattice_core.server.access import Need
 from lattice_core.server.details import node_details
 from lattice_core.server.kv_service import abort
 from lattice_core.server.membership_requests import MembershipRequests
@@ -152,6 +153,7 @@ class ClusterService:
         if self._saving >= MAX_SAVES:
             await abort(context, to_detail(Busy(f"{self._saving} snapshots are being saved from this member already")))
         self._saving += 1
+        gate, caller = self._node.gate, self._node.gate.caller(context)
         files = self._node.snapshots.files
         try:
             snapshot = await self._node.snapshots.take()
@@ -160,6 +162,8 @@ class ClusterService:
                 try:
                     await context.write(cluster_pb2.SaveSnapshotPart(snapshot=self._describe(snapshot, began)))
                     for offset in range(0, size, PIECE_BYTES):
+                        # It may take hours; whoever is no administrator any more gets no further.
+                        gate.check(caller, Need.ADMIN, "SaveSnapshot")
                         data = await files.read(file, offset, min(PIECE_BYTES, size - offset))
                         await context.write(cluster_pb2.SaveSnapshotPart(offset=offset, data=data))
                         await asyncio.sleep(PIECE_PAUSE_SECONDS)

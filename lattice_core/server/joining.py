@@ -18,7 +18,7 @@ import grpc
 
 from lattice_core import __version__
 from lattice_core.config import NodeConfig
-from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unavailable
+from lattice_core.errors import LatticeError, NotApplied, NotLeader, OutcomeUnknown, Unauthenticated, Unavailable
 from lattice_core.rpc.codec import MalformedMessage, configuration_from_pb
 from lattice_core.rpc.credentials import PLAIN, PeerSecurity
 from lattice_core.rpc.errors import from_rpc_error
@@ -26,6 +26,7 @@ from lattice_core.rpc.link import STATUS_METHOD
 from lattice_core.rpc.pb import cluster_pb2, raft_pb2
 from lattice_core.server.bootstrap import Admission
 from lattice_core.server.tls import NodeTLS
+from lattice_core.tokens import read_token_file
 
 ADD_SERVER_METHOD = "/lattice.v1.Cluster/AddServer"
 
@@ -52,9 +53,11 @@ async def ask_to_join(
     With ``config.reseed``, in place of the member of this name and address (reseeding.py); ``lost_cluster_id``: the
     cluster that this was, if that is known.
 
-    Raises NotAllowed with the cluster's reason, InvalidRequest, Unavailable if nobody could say for PATIENCE_SECONDS.
+    Raises NotAllowed with the cluster's reason (Unauthenticated: it wants a token), InvalidRequest, Unavailable if
+    nobody could say for PATIENCE_SECONDS.
     """
     loop = asyncio.get_running_loop()
+    token = read_token_file(config.token_file) if config.token_file else None
     deadline = loop.time() + PATIENCE_SECONDS
     pause = FIRST_PAUSE_SECONDS
     told = ""
@@ -64,13 +67,16 @@ async def ask_to_join(
         while addrs:
             addr = addrs.pop()
             try:
-                return await _ask(addr, config, incarnation, tls, lost_cluster_id)
+                return await _ask(addr, config, incarnation, tls, token, lost_cluster_id)
             except NotLeader as error:
                 reasons[addr] = error.message
                 if error.leader_addr and error.leader_addr not in reasons:
                     addrs.append(error.leader_addr)
             except (Unavailable, OutcomeUnknown) as error:
                 reasons[addr] = error.message  # asking again is safe, whatever became of it
+            except Unauthenticated as error:
+                error.hint = "the same command with --token-file FILE, an administrator's"
+                raise
             except NotApplied as error:
                 error.message = f"{config.name} cannot join: {error.message}"
                 error.args = (error.message,)
@@ -88,7 +94,9 @@ async def ask_to_join(
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-async def _ask(addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS, lost_cluster_id: int | None) -> Admission:
+async def _ask(
+    addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS, token: str | None, lost_cluster_id: int | None
+) -> Admission:
     async with tls.open_client_channel(addr) as channel:
         call: Any = channel.unary_unary(
             ADD_SERVER_METHOD,
@@ -105,7 +113,8 @@ async def _ask(addr: str, config: NodeConfig, incarnation: int, tls: NodeTLS, lo
             reseed_cluster_id=lost_cluster_id,
         )
         try:
-            response = await call(request, timeout=CALL_SECONDS)
+            metadata = (("authorization", f"Bearer {token}"),) if token is not None else None
+            response = await call(request, timeout=CALL_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise await _reason(error, addr, tls) from None
     try:

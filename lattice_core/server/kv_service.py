@@ -41,9 +41,11 @@ from lattice_core.kv import (
     raise_for_status,
     read_txn_result,
 )
+from lattice_core.kv.commands import open_session_for
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import ERROR_METADATA_KEY, status_of, to_detail
 from lattice_core.rpc.pb import kv_pb2
+from lattice_core.server.access import Caller
 from lattice_core.server.bounds import AnswerBudget
 from lattice_core.server.explain import ExplainedRead, ExplainedWrite
 from lattice_core.server.node import Node
@@ -111,20 +113,38 @@ class KVService:
             return to_detail(Unavailable(f"{self._node.config.name} has failed and is stopping"))
         return None
 
-    def write(self, batch: ClientBatch, reply: Reply) -> None:
+    def write(self, batch: ClientBatch, reply: Reply, caller: Caller) -> None:
         """Check a batch and propose it; ``batch.ops`` need not be set. Exactly one reply, maybe at once."""
+        gate = self._node.gate
         try:
             if batch.session_id and not batch.sequence:
                 raise InvalidRequest("a batch under a session needs a sequence, counted from 1")
             ops = batch.ops if batch.ops is not None else decode_batch(batch.commands)
+            if gate.enabled:
+                gate.check_write(caller, batch, ops)
             if self._limits is not None:
                 self._limits.check(ops, len(batch.commands))
         except LatticeError as error:
+            gate.refused(error, "a write", caller.peer)
             reply(to_detail(error))
             return
         self._node.proposals.submit(
             ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands, ops), reply
         )
+
+    def propose_session(self, reply: Reply, caller: Caller) -> None:
+        """Propose a session: for the user who calls, if it matters who does."""
+        op = open_session()
+        gate = self._node.gate
+        try:
+            if gate.enabled and self._node.core.is_leader:
+                gate.require_settled()
+                op = open_session_for(caller.permission().user)
+        except LatticeError as error:
+            gate.refused(error, "opening a session", caller.peer)
+            reply(to_detail(error))
+            return
+        self._node.proposals.submit(ClientBatch(0, 0, 0, encode_batch([op]), (op,)), reply)
 
     def read(
         self,
@@ -132,8 +152,24 @@ class KVService:
         consistency: int,
         reply: Callable[[Answers | kv_pb2.ErrorDetail], None],
         max_stale_seconds: float | None,
+        caller: Caller,
     ) -> None:
-        self._node.reads.submit(reads, consistency, reply, max_stale_seconds)
+        self._node.reads.submit(reads, consistency, reply, max_stale_seconds, lambda: self._may_read(caller, reads))
+
+    def _may_read(self, caller: Caller, reads: list[Read]) -> kv_pb2.ErrorDetail | None:
+        """Why these reads must not be executed now; None: they may."""
+        gate = self._node.gate
+        if not gate.enabled:
+            return None
+        try:
+            gate.check_reads(caller, reads)
+        except LatticeError as error:
+            gate.refused(error, "a read", caller.peer)
+            return to_detail(error)
+        return None
+
+    def caller(self, context: Any) -> Caller:
+        return self._node.gate.caller(context)
 
     def leader_hint(self) -> kv_pb2.LeaderHint | None:
         return self._node.hints.leader(self._node.core.leader_id)
@@ -141,7 +177,7 @@ class KVService:
     # -- the stream -------------------------------------------------------------------------------
 
     async def session(self, _requests: object, context: Any) -> None:
-        stream = _SessionStream(self)
+        stream = _SessionStream(self, self.caller(context))
         try:
             await until_first_ends(stream.read_requests(context.read), stream.write_answers(context.write))
         except MalformedRequest as error:
@@ -186,7 +222,10 @@ class KVService:
             await abort(context, to_detail(error))
 
     async def open_session(self, _request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionResponse:
-        _, session_id = await self._write_one(open_session(), None, context)
+        await self._refuse_if_draining(context)
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.propose_session(lambda outcome: _settle(done, outcome), self.caller(context))
+        _, session_id = await self._result_of(done, context)
         return kv_pb2.OpenSessionResponse(session_id=session_id, leader=self.leader_hint())
 
     async def get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
@@ -259,7 +298,11 @@ class KVService:
                 commands,
             ),
             reply,
+            self.caller(context),
         )
+        return await self._result_of(done, context)
+
+    async def _result_of(self, done: asyncio.Future[Outcome], context: Any) -> list[Any]:
         outcome = await done
         detail = outcome_to_detail(outcome) if isinstance(outcome, BatchResult) else outcome
         if detail is not None:
@@ -282,7 +325,7 @@ class KVService:
             reply = explained.replying(reads, reply)
         if self.tracer is not None:
             reply = self.tracer.reading(traceparent_of_call(context), request.consistency, 1, reply)
-        self.read(reads, request.consistency, reply, max_stale_seconds)
+        self.read(reads, request.consistency, reply, max_stale_seconds, self.caller(context))
         answers = await done
         if isinstance(answers, kv_pb2.ErrorDetail):
             await abort(context, answers)
@@ -319,8 +362,9 @@ class KVService:
 class _SessionStream:
     """One open stream: what is under way on it, and what waits to be sent."""
 
-    def __init__(self, service: KVService) -> None:
+    def __init__(self, service: KVService, caller: Caller) -> None:
         self._service = service
+        self._caller = caller
         self._tracer = service.tracer
         # Each answer with the size of its request, and its own as the budget is charged.
         self._answers: deque[tuple[kv_pb2.SessionResponse, int, int]] = deque()
@@ -389,7 +433,9 @@ class _SessionStream:
                 if self._tracer is not None and batch.traceparent:
                     reply = self._tracer.writing(batch.traceparent, len(batch.commands), reply)
                 self._service.write(
-                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands), reply
+                    ClientBatch(batch.session_id, batch.sequence, batch.acknowledged_below, batch.commands),
+                    reply,
+                    self._caller,
                 )
             case "read":
                 try:
@@ -404,16 +450,14 @@ class _SessionStream:
                 if self._tracer is not None and request.read.traceparent:
                     traceparent = request.read.traceparent
                     answer = self._tracer.reading(traceparent, request.read.consistency, len(reads), answer)
-                self._service.read(reads, request.read.consistency, answer, max_stale_seconds)
+                self._service.read(reads, request.read.consistency, answer, max_stale_seconds, self._caller)
             case "open":
-                self._service.write(
-                    ClientBatch(0, 0, 0, encode_batch([open_session()])),
-                    lambda outcome: self._opened(request_id, size, outcome),
-                )
+                self._service.propose_session(lambda outcome: self._opened(request_id, size, outcome), self._caller)
             case "close":
                 self._service.write(
                     ClientBatch(0, 0, 0, encode_batch([close_session(request.close.session_id)])),
                     lambda outcome: self._session_closed(request_id, size, outcome),
+                    self._caller,
                 )
             case _:
                 unknown = InvalidRequest("a request without a body, or of a kind this server does not know")

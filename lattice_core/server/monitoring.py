@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from lattice_core.rpc.aio import CONNECTION_ERRORS
-from lattice_core.rpc.pb import cluster_pb2, kv_pb2
+from lattice_core.rpc.pb import access_pb2, cluster_pb2, kv_pb2
 from lattice_core.server.http_listener import HttpListener, Response, text
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ MAX_WATCHERS = 256
 
 SERVICES = tuple(
     sorted(
-        service.full_name for module in (kv_pb2, cluster_pb2) for service in module.DESCRIPTOR.services_by_name.values()
+        service.full_name
+        for module in (kv_pb2, cluster_pb2, access_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
     )
 )
 """What clients may call, by the wire contract."""

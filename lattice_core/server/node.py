@@ -35,6 +35,7 @@ from lattice_core.rpc.errors import from_detail
 from lattice_core.rpc.pb import kv_pb2, raft_pb2
 from lattice_core.rpc.peers import LocalIdentity, PeerDirectory
 from lattice_core.rpc.transport import PeerTransport
+from lattice_core.server.access import Gate
 from lattice_core.server.apply import Applier
 from lattice_core.server.bootstrap import OpenedNode, introduce, mark_diverged, mark_removed, removed_error
 from lattice_core.server.clock import ClusterClock, now_ns
@@ -110,6 +111,7 @@ class Node:
         )
         self.hints = Hints(self.peers)
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
+        self.gate = Gate(self, clock, config.data_dir, self.metrics)
         self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics, self.tracer)
         self.proposals = Proposals(
             self.core,
@@ -412,6 +414,11 @@ class Node:
 
     async def confirm_leadership(self) -> None:
         """Return when a quorum has answered what was asked after this call. Raises NotLeader, NoLeader, Busy."""
+        await self.catch_up()
+        self.require_leader()
+
+    async def catch_up(self) -> None:
+        """Return when all is applied here that was acknowledged before this call. Raises NotLeader, NoLeader, Busy."""
         answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self.reads.submit(
             [], kv_pb2.CONSISTENCY_LINEARIZABLE, lambda answer: None if answered.done() else answered.set_result(answer)
@@ -419,7 +426,6 @@ class Node:
         answer = await answered
         if isinstance(answer, kv_pb2.ErrorDetail):
             raise from_detail(answer)
-        self.require_leader()
 
     def _transfer_target(self, name: str) -> NodeId:
         """Raises NotAllowed for a member that could not take over; trying would only cost an election timeout."""

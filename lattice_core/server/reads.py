@@ -47,6 +47,8 @@ class Answers(NamedTuple):
 
 
 ReadReply = Callable[["Answers | kv_pb2.ErrorDetail"], None]
+Refusal = Callable[[], "kv_pb2.ErrorDetail | None"]
+"""Asked when a batch is about to be executed: why it must not be, or None."""
 
 
 class Core(Protocol):
@@ -67,6 +69,7 @@ class _Waiting(NamedTuple):
     began: float
     max_stale_seconds: float | None = None
     """For stale reads with a bound, which wait for a round."""
+    refusal: Refusal | None = None
 
 
 class _Round(NamedTuple):
@@ -119,10 +122,15 @@ class Reads:
         return self._pending
 
     def submit(
-        self, reads: list[Read], consistency: int, reply: ReadReply, max_stale_seconds: float | None = None
+        self,
+        reads: list[Read],
+        consistency: int,
+        reply: ReadReply,
+        max_stale_seconds: float | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         """Take a batch of checked reads. Exactly one reply, later or at once."""
-        waiting = _Waiting(reads, consistency, reply, time.perf_counter(), max_stale_seconds)
+        waiting = _Waiting(reads, consistency, reply, time.perf_counter(), max_stale_seconds, refusal)
         if consistency == kv_pb2.CONSISTENCY_STALE:
             age_seconds = self._age_if_fresh(waiting)
             if age_seconds is not None:
@@ -226,6 +234,11 @@ class Reads:
 
     def _answer(self, waiting: _Waiting, stale_seconds: float = 0.0) -> None:
         self._pending -= 1
+        refused = waiting.refusal() if waiting.refusal is not None else None
+        if refused is not None:
+            self._metrics.read_failed(refused)
+            waiting.reply(refused)
+            return
         store = self._machine.store
         answers = Answers(execute(store, waiting.reads), store.revision, stale_seconds)
         self._metrics.have_read(waiting.consistency, len(waiting.reads), waiting.began)

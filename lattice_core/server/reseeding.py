@@ -39,6 +39,9 @@ from lattice_core.storage.making import (
 
 log = logging.getLogger("lattice.join")
 
+_NEEDED_TO_JOIN = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "peer_tls_cert", "peer_tls_key", "peer_tls_ca")
+"""Settings without which the command would be another one."""
+
 Admit = Callable[[int], Awaitable[Admission]]
 """Have the cluster let in the server with this incarnation."""
 
@@ -47,8 +50,12 @@ def way_back(config: NodeConfig) -> str:
     """The command that brings this node back, to be completed with an address."""
     command = [
         *("lattice", "start", "--name", config.name, "--data-dir", config.data_dir),
-        *("--client-addr", config.client_addr, "--peer-addr", config.peer_addr, "--reseed", "H:P"),
+        *("--client-addr", config.client_addr, "--peer-addr", config.peer_addr),
     ]
+    for setting in _NEEDED_TO_JOIN:
+        if value := getattr(config, setting):
+            command += [f"--{setting.replace('_', '-')}", value]
+    command += ["--reseed", "H:P"]
     return f"{shlex.join(command)} (H:P: a healthy member's client address; what is here is kept aside)"
 
 

@@ -25,6 +25,8 @@ from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved,
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
+from lattice_core.server.access import GatedHandlers
+from lattice_core.server.access_service import AccessService
 from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
 from lattice_core.server.cluster_service import ClusterService
@@ -89,7 +91,11 @@ class RunningNode:
             self.node = Node(self.config, self._opened, self._tls, tracer)
             self._kv = KVService(self.node)
             self._require_ports()
-            services = (self._kv.handlers(), ClusterService(self.node).handlers())
+            services = (
+                self._kv.handlers(),
+                ClusterService(self.node).handlers(),
+                AccessService(self.node, self._kv.refusal).handlers(),
+            )
             calls = CallBound(self.config.max_client_calls)
             client_limits, peer_limits = connection_limits(self.config)
             peer_server = grpc.aio.server(
@@ -106,8 +112,11 @@ class RunningNode:
             )
             client_server = grpc.aio.server(
                 handlers=[
-                    *(MeasuredHandlers(each, self.node.metrics, calls) for each in services),
-                    *introspection_handlers(self.node),
+                    GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics)
+                    for each in (
+                        *(MeasuredHandlers(each, self.node.metrics, calls) for each in services),
+                        *introspection_handlers(self.node),
+                    )
                 ],
                 options=client_server_options(client_limits),
                 maximum_concurrent_rpcs=self.config.max_client_calls + UNCOUNTED_CALLS,

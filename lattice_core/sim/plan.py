@@ -281,7 +281,7 @@ class Plan:
         """Raises InvalidRequest, one line that names ``source``, for damage or another version."""
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"{source} is not a plan: {error}") from None
         if not isinstance(document, dict) or "lattice_plan" not in document:
             raise InvalidRequest(f"{source} is not a plan: there is no field lattice_plan")

@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def demo(tmp_path: Path) -> subprocess.Popen[str]:
+def demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lattice_cli", "demo", "--once"],
+        [sys.executable, "-m", "lattice_cli", "demo", "--once", *options],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -52,7 +52,7 @@ def test_the_demo_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_demo_that_is_ended_takes_its_nodes_with_it(tmp_path: Path, number: signal.Signals, code: int) -> None:
     if number is signal.SIGKILL and sys.platform != "linux":
         pytest.skip("nodes outlive a killed parent there")
@@ -86,3 +86,28 @@ def _until_gone(pid: int) -> None:
         assert select.select([descriptor], [], [], 10)[0], f"node {pid} survived its parent"
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.cluster
+def test_a_demo_that_is_kept_says_how_to_use_and_how_to_stop_it(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--keep")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    export = re.search(r"^ +(export LATTICE_ENDPOINTS=\S+)$", out, re.MULTILINE)
+    stop = re.search(r"^ +kill ([\d ]+); sleep 3; (rm -r \S+)$", out, re.MULTILINE)
+    assert export is not None
+    assert stop is not None
+    pids = [int(pid) for pid in stop[1].split()]
+    try:
+        assert all(is_alive(pid) for pid in pids)
+        status = f"{export[1]}; {sys.executable} -m lattice_cli cluster status"
+        done = subprocess.run(["sh", "-c", status], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+        assert len(done.stdout.splitlines()) == 3
+        assert "unreachable" not in done.stdout
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        for pid in pids:
+            _until_gone(pid)
+    subprocess.run(stop[2].split(), check=True)
+    assert list(tmp_path.iterdir()) == []

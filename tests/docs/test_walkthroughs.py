@@ -17,7 +17,7 @@ PAGES = ["README.md", "docs/tutorial.md", "docs/operations.md"]
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal as Linux has it, and bash")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_shows_what_the_page_says(page: str, tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ MALFORMED = [
 
 NEWER = [
     msgpack.packb([[commands.TXN, [], [], [], []]]),
-    msgpack.packb([[9]]),
+    msgpack.packb([[11]]),
     msgpack.packb([[127, b"k"]]),
     msgpack.packb([[1, b"k", b"v", 7]]),  # one operand more than this version knows
-    msgpack.packb([[1, b"k", b"v"], [9]]),
-    msgpack.packb([[1, b"", b"v"], [9]]),  # malformed by our lights, but we cannot judge it
+    msgpack.packb([[1, b"k", b"v"], [11]]),
+    msgpack.packb([[1, b"", b"v"], [11]]),  # malformed by our lights, but we cannot judge it
 ]
 
 

@@ -151,7 +151,7 @@ def test_a_malformed_batch_does_not_touch_its_neighbours() -> None:
     assert [result.results for result in results] == [[[0, 1]], [], [[0, 2]]]
 
 
-@pytest.mark.parametrize("newer", [msgpack.packb([[9]]), msgpack.packb([[1, b"k", b"v", 1]])])
+@pytest.mark.parametrize("newer", [msgpack.packb([[11]]), msgpack.packb([[1, b"k", b"v", 1]])])
 def test_safety_45_an_unknown_command_halts_before_any_of_its_entry_is_executed(newer: bytes) -> None:
     machine = filled()
     before = machine.state_hash

@@ -192,7 +192,7 @@ def common_options(function: F) -> F:
         option.expose_value = False
         option.callback = _remember
     # Their own panel in the help, below the command's own options.
-    own: Callable[[F], F] = rich_click.option_panel("Options")
+    own: Callable[[F], F] = rich_click.option_panel("Options", options=["--help"])
     common: Callable[[F], F] = rich_click.option_panel(
         "Global options",
         options=[
@@ -312,3 +312,9 @@ def value_argument(argument: str, limit: int) -> bytes:
     if argument != "-":
         return as_bytes(argument)
     return sys.stdin.buffer.read(limit + 1)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed, where there is somebody to ask: not in a script. Raises Abort."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"{question} Go on?", abort=True, err=True)

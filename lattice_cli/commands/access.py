@@ -29,7 +29,10 @@ def access() -> None:
 @common_options
 @click.pass_context
 def access_status(ctx: click.Context) -> None:
-    """Whether access control is enabled, and who you are to the cluster."""
+    """Whether access control is enabled, and who you are to the cluster.
+
+    Example: lattice access status
+    """
     from lattice_cli.render import documents, lines, tables
     from lattice_cli.render.console import data_console
 
@@ -64,7 +67,10 @@ def access_status(ctx: click.Context) -> None:
 @common_options
 @click.pass_context
 def access_enable(ctx: click.Context) -> None:
-    """From now on every call needs a token. Needs an administrator's (--token-file), so that nobody is locked out."""
+    """From now on every call needs a token. Needs an administrator's (--token-file), so that nobody is locked out.
+
+    Example: lattice access enable --token-file admin.token
+    """
     from lattice_cli.render.access import done
 
     options = resolve(ctx)
@@ -77,7 +83,10 @@ def access_enable(ctx: click.Context) -> None:
 @common_options
 @click.pass_context
 def access_disable(ctx: click.Context) -> None:
-    """Everybody may do everything again; users, roles and tokens stay."""
+    """Everybody may do everything again; users, roles and tokens stay.
+
+    Example: lattice access disable --token-file admin.token
+    """
     from lattice_cli.render.access import done
 
     options = resolve(ctx)
@@ -97,6 +106,8 @@ def access_rescue(ctx: click.Context, data_dir: Path, out: Path | None) -> None:
     Run it on that member's machine, as somebody who may write there, while the member runs. Only the leader makes
     changes, so let it be the leader's; with the token, lattice cluster status says who leads. Then, with --token-file:
     lattice token create NAME, lattice user passwd NAME, or lattice access disable
+
+    Example: lattice access rescue ./lattice-data --out rescue.token
     """
     from lattice_cli.render import documents
     from lattice_core.tokens import RESCUE_FILE, RESCUE_ID, RESCUE_SECONDS, token_named

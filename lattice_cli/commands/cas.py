@@ -20,6 +20,8 @@ def cas(ctx: click.Context, key: str, expected: str, new: str) -> None:
     """Replace the value of KEY by NEW if it is EXPECTED; exits with 1 if it is not. NEW "-" is standard input.
 
     For "if there is no such key", see: lattice put --if-absent
+
+    Example: lattice cas colour blue green
     """
     options = resolve(ctx)
     from lattice_cli.render import documents, lines

@@ -24,7 +24,10 @@ for command in (add_server, remove_server, replace_server, promote):
 @common_options
 @click.pass_context
 def cluster_status(ctx: click.Context) -> None:
-    """The table of every member, the unreachable included: * leads, + learns, ~ lags, ! is unreachable."""
+    """The table of every member, the unreachable included: * leads, + learns, ~ lags, ! is unreachable.
+
+    Examples: lattice cluster status    lattice cluster status -o json
+    """
     options = resolve(ctx)
     with options.client() as client:
         status = client.cluster_status()
@@ -48,7 +51,10 @@ def cluster_status(ctx: click.Context) -> None:
 @common_options
 @click.pass_context
 def members(ctx: click.Context) -> None:
-    """Who belongs to the cluster: names, ids, addresses, voters and learners."""
+    """Who belongs to the cluster: names, ids, addresses, voters and learners.
+
+    Examples: lattice cluster members    lattice cluster members -o json
+    """
     options = resolve(ctx)
     with options.client() as client:
         status = client.cluster_status()

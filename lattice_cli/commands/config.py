@@ -24,6 +24,8 @@ def check(file: Path | None) -> None:
     """Check FILE (TOML) together with the LATTICE_* variables, as lattice start --config FILE would.
 
     Certificates and keys that it names are read and checked too.
+
+    Examples: lattice config check    lattice config check lattice.toml
     """
     from lattice_cli import settings
 
@@ -41,7 +43,10 @@ def check(file: Path | None) -> None:
 @common_options
 @click.pass_context
 def show(ctx: click.Context, file: Path | None) -> None:
-    """Show every setting, its value and where it comes from: a flag, a variable, FILE or the default."""
+    """Show every setting, its value and where it comes from: a flag, a variable, FILE or the default.
+
+    Examples: lattice config show    lattice config show lattice.toml -o json
+    """
     from lattice_cli import settings
 
     options = resolve(ctx)

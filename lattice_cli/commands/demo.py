@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 @rich_click.command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option("--once", is_flag=True, help="Stop after the failover, as without a terminal.")
+@click.option("--tls", is_flag=True, help="With certificates of its own: mutual TLS among members and with clients.")
 @click.option("--keep", is_flag=True, help="Leave the cluster running at the end; says how to stop it.")
 @common_options
 @click.pass_context
-def demo(ctx: click.Context, nodes: int, once: bool, keep: bool) -> int:
+def demo(ctx: click.Context, nodes: int, once: bool, keep: bool, tls: bool) -> int:
     """Watch a cluster of real processes elect a leader, take writes, lose the leader to kill -9 and carry on.
 
     Everything it shows is checked: if an acknowledged write were lost, or one applied twice, it would say so and
@@ -36,10 +37,10 @@ def demo(ctx: click.Context, nodes: int, once: bool, keep: bool) -> int:
     options = resolve(ctx)
     import asyncio
 
-    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty(), keep))
+    return asyncio.run(_run(options, nodes, once or not sys.stdout.isatty(), keep, tls))
 
 
-async def _run(options: Globals, nodes: int, once: bool, keep: bool) -> int:
+async def _run(options: Globals, nodes: int, once: bool, keep: bool, tls: bool) -> int:
     """The exit code. SIGTERM and Ctrl-C end it in good order, whatever it is doing."""
     import asyncio
 
@@ -52,7 +53,7 @@ async def _run(options: Globals, nodes: int, once: bool, keep: bool) -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:
         loop.add_signal_handler(number, task.cancel)
-    cluster = LocalCluster(nodes, may_outlive=keep)
+    cluster = LocalCluster(nodes, may_outlive=keep, tls=tls)
     stage = TextStage(no_color=options.no_color)
     kept = False
     try:
@@ -99,6 +100,9 @@ async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once:
     leader = (await story.client.cluster_status()).leader
     stage.end("Everything held. The cluster stays up. To try, from any terminal:")
     stage.command(f"export LATTICE_ENDPOINTS={cluster.endpoints}")
+    if cluster.tls is not None:
+        tls = cluster.tls
+        stage.command(f"export LATTICE_TLS_CA={tls.ca} LATTICE_TLS_CERT={tls.cert} LATTICE_TLS_KEY={tls.key}")
     stage.command("lattice put greeting hello && lattice get greeting --explain")
     stage.command("lattice cluster status        # who leads, who lags, who is gone")
     stage.command("lattice bench --seconds 5     # how fast it is, here")

@@ -81,6 +81,8 @@ def get(
     Exits with 1 if there is no such key. Of a range (--prefix, --range-end) other programs get KEY, a tab and the
     value, a line each; use -o json for values with tabs or newlines in them, {"revision","kvs":[...],"more","count"}.
     A range of any size is read at one revision. Exits with 1 too if that revision is no longer kept.
+
+    Examples: lattice get colour    lattice get jobs/ --prefix --keys-only --limit 20    lattice get colour --revision 7
     """
     options = resolve(ctx)
     is_range = prefix or range_end is not None

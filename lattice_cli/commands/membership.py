@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import rich_click
 
-from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
+from lattice_cli.options import Globals, Number, common_options, completed_by, confirm, resolve
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import NotAllowed, Unavailable
 
@@ -83,11 +83,12 @@ def add_server(
 
 @rich_click.command("remove-server")
 @click.argument("name", shell_complete=completed_by("members"))
+@click.option("--yes", is_flag=True, help="Do not ask. A terminal is asked first.")
 @click.option("--force", is_flag=True, help="Even if fewer live voters than a quorum are left.")
 @dry_run_option
 @common_options
 @click.pass_context
-def remove_server(ctx: click.Context, name: str, force: bool, dry_run: bool) -> None:
+def remove_server(ctx: click.Context, name: str, yes: bool, force: bool, dry_run: bool) -> None:
     """Remove the server NAME: a follower, the leader, a learner, or one that is gone for good.
 
     The server stops, and does not start again on its data directory.
@@ -95,6 +96,8 @@ def remove_server(ctx: click.Context, name: str, force: bool, dry_run: bool) -> 
     Examples: lattice cluster remove-server n2    lattice cluster remove-server n2 --dry-run
     """
     options = resolve(ctx)
+    if not dry_run:
+        confirm(f"{name} leaves the cluster for good, and does not start again on its data directory.", yes=yes)
     with options.client() as client:
         changed = client.remove_server(name, force=force, dry_run=dry_run)
     _show(changed, options)

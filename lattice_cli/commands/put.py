@@ -27,6 +27,8 @@ def put(ctx: click.Context, key: str, value: str, if_revision: int | None, if_ab
     """Store VALUE under KEY and print the new revision. With VALUE "-", standard input is stored as it is.
 
     Begin with "--" if the value starts with a dash: lattice put -- KEY -5
+
+    Examples: lattice put colour blue    lattice put lock me --if-absent    lattice put photo - < photo.jpg
     """
     options = resolve(ctx)
     from lattice_cli.render import documents, lines

@@ -43,7 +43,10 @@ def role_grant(ctx: click.Context, name: str, level: str, prefix: str) -> None:
 @common_options
 @click.pass_context
 def role_revoke(ctx: click.Context, name: str, prefix: str) -> None:
-    """Take back what ROLE was granted on exactly this PREFIX, with effect on streams that are open."""
+    """Take back what ROLE was granted on exactly this PREFIX, with effect on streams that are open.
+
+    Example: lattice role revoke readers jobs/
+    """
     options = resolve(ctx)
     data = as_bytes(prefix)
     with options.client() as client:
@@ -57,7 +60,10 @@ def role_revoke(ctx: click.Context, name: str, prefix: str) -> None:
 @common_options
 @click.pass_context
 def role_remove(ctx: click.Context, name: str) -> None:
-    """Remove ROLE; whoever has it, has it no more."""
+    """Remove ROLE; whoever has it, has it no more.
+
+    Example: lattice role remove readers
+    """
     options = resolve(ctx)
     with options.client() as client:
         client.access.remove_role(name)
@@ -68,7 +74,10 @@ def role_remove(ctx: click.Context, name: str) -> None:
 @common_options
 @click.pass_context
 def role_list(ctx: click.Context) -> None:
-    """Every role, with what it may do and on which prefixes."""
+    """Every role, with what it may do and on which prefixes.
+
+    Example: lattice role list
+    """
     options = resolve(ctx)
     with options.client() as client:
         info = client.access.info()

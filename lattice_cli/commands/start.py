@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,15 @@ def start(ctx: click.Context, /, config_file: Path | None, **flags: Any) -> int:
     )
     loaded.config.validate()
     if loaded.config.tls_cert or loaded.config.peer_tls_cert:
+        from lattice_core.rpc.environment import prepare_grpc
         from lattice_core.tls import demand_tls_1_3
 
+        prepare_grpc()
         demand_tls_1_3()
-        # Read now, that variable and the one about its log: for a node with TLS gRPC is not told to say nothing, since
-        # it alone knows why handshakes fail (lattice_core/server/handshakes.py).
+        # gRPC alone knows why handshakes fail (lattice_core/server/handshakes.py), so here it must not be silent, as we
+        # and whoever started us have told it to be. It reads its variables now.
+        if os.environ.get("GRPC_VERBOSITY") == "NONE":
+            del os.environ["GRPC_VERBOSITY"]
         import grpc  # noqa: F401
     from lattice_core.server.run import run
 

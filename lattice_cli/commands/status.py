@@ -12,7 +12,10 @@ from lattice_cli.options import common_options, resolve
 @common_options
 @click.pass_context
 def status(ctx: click.Context) -> None:
-    """Show what the member that answers knows of itself. For all members: lattice cluster status"""
+    """Show what the member that answers knows of itself. For all members: lattice cluster status
+
+    Examples: lattice status    lattice status --endpoints 127.0.0.1:7402 -o json
+    """
     options = resolve(ctx)
     with options.client() as client:
         node = client.node_status()

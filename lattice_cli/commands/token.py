@@ -46,7 +46,10 @@ def token_create(ctx: click.Context, user: str, ttl: float | None, out: Path | N
 @common_options
 @click.pass_context
 def token_revoke(ctx: click.Context, token_id: str) -> None:
-    """Revoke the token ID, with effect on streams that are open. The ID is the middle of lattice_ID_SECRET."""
+    """Revoke the token ID, with effect on streams that are open. The ID is the middle of lattice_ID_SECRET.
+
+    Example: lattice token revoke ID
+    """
     options = resolve(ctx)
     with options.client() as client:
         client.access.revoke_token(token_id)
@@ -57,7 +60,10 @@ def token_revoke(ctx: click.Context, token_id: str) -> None:
 @common_options
 @click.pass_context
 def token_list(ctx: click.Context) -> None:
-    """Every token: id, user, kind, when it expires; never the secret."""
+    """Every token: id, user, kind, when it expires; never the secret.
+
+    Example: lattice token list
+    """
     options = resolve(ctx)
     with options.client() as client:
         info = client.access.info()

@@ -13,7 +13,10 @@ from lattice_cli.options import common_options, completed_by, resolve
 @common_options
 @click.pass_context
 def transfer_leader(ctx: click.Context, name: str | None) -> None:
-    """Make the member NAME the leader (without NAME: the best-placed voter), and wait until it is."""
+    """Make the member NAME the leader (without NAME: the best-placed voter), and wait until it is.
+
+    Examples: lattice transfer-leader    lattice transfer-leader n2
+    """
     options = resolve(ctx)
     from lattice_cli.render import documents, lines
 

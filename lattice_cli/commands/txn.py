@@ -44,6 +44,8 @@ def txn(ctx: click.Context, path: Path | None) -> None:
       else:                            # a comment
         get stock/apples
 
+    Examples: lattice txn -f moves.txn    lattice txn < moves.txn
+
     Exits with 1 if a comparison did not hold; what is under "else:" has been done then. No key may be written twice.
 
     With -o json: {"succeeded","revision","results":[...],"failed"}, a result for each operation done, in order:

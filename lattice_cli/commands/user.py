@@ -44,7 +44,10 @@ def user_add(ctx: click.Context, name: str, roles: tuple[str, ...], password: bo
 @common_options
 @click.pass_context
 def user_remove(ctx: click.Context, name: str) -> None:
-    """Remove the user NAME, with all tokens; streams that are open are refused from now on."""
+    """Remove the user NAME, with all tokens; streams that are open are refused from now on.
+
+    Example: lattice user remove ann
+    """
     options = resolve(ctx)
     with options.client() as client:
         client.access.remove_user(name)
@@ -55,7 +58,10 @@ def user_remove(ctx: click.Context, name: str) -> None:
 @common_options
 @click.pass_context
 def user_list(ctx: click.Context) -> None:
-    """Every user: name, roles, whether there is a password, how many tokens."""
+    """Every user: name, roles, whether there is a password, how many tokens.
+
+    Example: lattice user list
+    """
     options = resolve(ctx)
     with options.client() as client:
         info = client.access.info()
@@ -69,7 +75,10 @@ def user_list(ctx: click.Context) -> None:
 @common_options
 @click.pass_context
 def user_passwd(ctx: click.Context, name: str, password_file: str | None, remove: bool) -> None:
-    """Set the password of the user NAME: one's own, or as an administrator. Logins with the former one end."""
+    """Set the password of the user NAME: one's own, or as an administrator. Logins with the former one end.
+
+    Example: lattice user passwd ann
+    """
     options = resolve(ctx)
     secret = None if remove else password_from("user passwd", password_file, f"New password for {name}", confirm=True)
     with options.client() as client:
@@ -84,7 +93,10 @@ def user_passwd(ctx: click.Context, name: str, password_file: str | None, remove
 @common_options
 @click.pass_context
 def user_grant(ctx: click.Context, name: str, role: str) -> None:
-    """Give the user NAME the ROLE. The role admin is built in: it allows everything."""
+    """Give the user NAME the ROLE. The role admin is built in: it allows everything.
+
+    Example: lattice user grant ann readers
+    """
     options = resolve(ctx)
     with options.client() as client:
         client.access.assign(name, role)
@@ -97,7 +109,10 @@ def user_grant(ctx: click.Context, name: str, role: str) -> None:
 @common_options
 @click.pass_context
 def user_revoke(ctx: click.Context, name: str, role: str) -> None:
-    """Take the ROLE from the user NAME, with effect on streams that are open."""
+    """Take the ROLE from the user NAME, with effect on streams that are open.
+
+    Example: lattice user revoke ann readers
+    """
     options = resolve(ctx)
     with options.client() as client:
         client.access.unassign(name, role)

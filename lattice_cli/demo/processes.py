@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from lattice_core.errors import LatticeError, Unavailable
+from lattice_core.tls import ClientTLS
 
 START_SECONDS = 20.0
 """Until "ready": the interpreter and gRPC take about one second of CPU, and several nodes share it."""
@@ -108,11 +109,15 @@ class LocalCluster:
         parent_dir: Path | None = None,
         options: tuple[str, ...] = (),
         may_outlive: bool = False,
+        tls: bool = False,
     ) -> None:
         """``parent_dir``: where the temporary directory is made. ``options``: more for ``lattice start``.
-        ``may_outlive``: nodes do not die with this process; who never closes the cluster leaves it running."""
+        ``may_outlive``: nodes do not die with this process; who never closes the cluster leaves it running.
+        ``tls``: with an authority and certificates of its own, mutual TLS on every port."""
         self._may_outlive = may_outlive
         self.directory = Path(tempfile.mkdtemp(prefix="lattice-", dir=parent_dir))
+        self.tls: ClientTLS | None = None
+        """What a client needs; None: plain text."""
         ports = free_ports(2 * nodes)
         peers = {f"n{number + 1}": f"127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes)}
         initial_cluster = ",".join(f"{name}={addr}" for name, addr in peers.items())
@@ -131,6 +136,27 @@ class LocalCluster:
                 *("--initial-cluster", initial_cluster, *options),
             ]
             self.nodes[name] = node
+        if tls:
+            self._make_certificates()
+
+    @property
+    def certificates(self) -> Path:
+        """Where they are, if there are any."""
+        return self.directory / "certs"
+
+    def _make_certificates(self) -> None:
+        from lattice_cli import cert_files
+
+        directory, days = self.certificates, 7
+        cert_files.make_authority(directory, days + 1)
+        ca = directory / "ca.pem"
+        for node in self.nodes.values():
+            made = cert_files.make_node(directory, node.name, (), days)
+            own = ("cert", str(made.certificate)), ("key", str(made.key)), ("ca", str(ca))
+            for name, path in own:
+                node.arguments += [f"--peer-tls-{name}", path, f"--tls-{'client-ca' if name == 'ca' else name}", path]
+        client = cert_files.make_client(directory, "demo", days)
+        self.tls = ClientTLS(ca, client.certificate, client.key)
 
     def joiner(self, name: str, *options: str) -> LocalNode:
         """A further server, to join those that there are; not started yet."""

@@ -39,7 +39,7 @@ class Story:
     def __init__(self, cluster: LocalCluster, stage: Stage) -> None:
         self.cluster = cluster
         self.stage = stage
-        self.client = AsyncClient(cluster.endpoints, timeout=10.0)
+        self.client = AsyncClient(cluster.endpoints, timeout=10.0, tls=cluster.tls)
         self.workload = Workload(self.client)
 
     async def tell(self) -> None:
@@ -71,6 +71,10 @@ class Story:
             raise DemoFailed("demo: the nodes were not ready in time") from None
         pids = ", ".join(f"{node.name} (pid {node.pid})" for node in self.cluster.nodes.values())
         self.stage.result(f"{pids} ready after {_seconds(began)}")
+        if self.cluster.tls is not None:
+            self.stage.result(
+                "mutual TLS among members and with clients: each shows a certificate, and checks the other's"
+            )
 
     async def _elect(self) -> str:
         self.stage.act("Waiting for them to elect a leader")
@@ -84,7 +88,7 @@ class Story:
         self.stage.act("Writing through one member, reading through each")
         revision = await self.client.put("greeting", "hello")
         for node in self.cluster.nodes.values():
-            async with AsyncClient(node.client_addr, timeout=5.0) as client:
+            async with AsyncClient(node.client_addr, timeout=5.0, tls=self.cluster.tls) as client:
                 found = await client.get("greeting")
             if found is None or found.value != b"hello" or found.mod_revision != revision:
                 raise DemoFailed(f"demo: {node.name} answered {found!r} for a key written at revision {revision}")

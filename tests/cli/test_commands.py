@@ -245,6 +245,29 @@ def test_delete_exits_1_if_there_was_no_such_key(client: Any, lattice: Any) -> N
     assert lattice("delete", "none", "--prefix") == (0, "0\n", "")
 
 
+@pytest.mark.parametrize(
+    "words", [["delete", "jobs/", "--prefix"], ["delete", "", "--prefix"], ["cluster", "remove-server", "n2"]]
+)
+def test_what_destroys_is_asked_for_at_a_terminal_and_done_in_a_script(
+    words: list[str], client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    code, out, err = lattice(*words)
+    assert (code, out) == (130, "")
+    assert "Go on? [y/N]" in err
+    assert [call for call in client.calls if call[0] != "client"] == []
+    for answer, flags in (("y\n", []), ("", ["--yes"])):
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        lattice(*words, *flags)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    lattice(*words)
+    assert len([call for call in client.calls if call[0] != "client"]) == 3
+
+
 def test_cas_exits_1_if_the_value_is_another(client: Any, lattice: Any) -> None:
     code, out, _ = lattice("cas", "k", "old", "new", "-o", "json")
     assert (code, json.loads(out)) == (0, {"swapped": True, "revision": 10})

@@ -70,7 +70,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(
     temporary: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "demo.log"
-    demo = spawn(DEMO, output=output, env={"TMPDIR": str(temporary)})
+    demo = spawn([*DEMO, "--tls"], output=output, env={"TMPDIR": str(temporary)})
     try:
         eventually(lambda: "leads in term" in output.read_text(), "the nodes have elected a leader", 60)
         assert len(processes_of(temporary)) == 3

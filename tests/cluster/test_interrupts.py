@@ -40,7 +40,7 @@ def silent() -> Iterator[str]:
 
 def command_of(path: str, directory: Path) -> list[str]:
     directory.mkdir()
-    words = [str(directory / f"file{number}") if each == "FILE" else each
+    words = [str(directory / f"file{number}") if each in ("FILE", "WORDS") else each
              for number, each in enumerate(LINES[path].arguments)]  # fmt: skip
     return [sys.executable, "-m", "lattice_cli", *path.split(), *words]
 

@@ -36,6 +36,9 @@ START_SECONDS = 60.0
 EXIT_REMOVED = 4
 """What a node exits with that is no member any more (CLI.md)."""
 
+REMOVED = "was removed from its cluster"
+"""And what it says then."""
+
 STOP_SECONDS = 30.0
 """SIGTERM: five seconds to hand over and drain, and a disk that may be slow."""
 
@@ -119,7 +122,9 @@ class ChaosCluster(LocalCluster):
     def was_removed(self, name: str) -> bool:
         """It has ended because it is no member any more; it can only come back by :meth:`begin_anew`."""
         process = self.nodes[name].process
-        return name in self._removable and process is not None and process.poll() == EXIT_REMOVED
+        ended = name in self._removable and process is not None and process.poll() == EXIT_REMOVED
+        # What a rule of the cluster refuses to let in just now ends with the same code, and is a member still.
+        return ended and REMOVED in self.said(name)
 
     def begin_anew(self, name: str) -> None:
         """The next start is that of a new member: with nothing, and by asking the others to be let in."""
@@ -130,10 +135,12 @@ class ChaosCluster(LocalCluster):
         shutil.rmtree(node.data_dir, ignore_errors=True)
         self.forget_unsynced(name)
         others = ",".join(other.client_addr for other in self.nodes.values() if other is not node)
+        # A reseeding whose answer was lost may have left a member that never came: only another one replaces that.
+        way = "--reseed" if "--reseed" in node.arguments else "--join"
         node.arguments = [
             *("--name", name, "--data-dir", str(node.data_dir)),
             *("--client-addr", node.client_addr, "--peer-addr", node.peer_addr),
-            *("--config", str(self.directory / f"{name}.toml"), "--join", others),
+            *("--config", str(self.directory / f"{name}.toml"), way, others),
         ]
 
     def reseed(self, name: str) -> None:

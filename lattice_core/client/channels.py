@@ -18,16 +18,17 @@ import functools
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import ConfigurationError
 from lattice_core.rpc.credentials import open_channel
-from lattice_core.rpc.pb import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
-from lattice_core.rpc.tls_diagnosis import diagnose, may_be_tls
-from lattice_core.tls import ClientTLS, Material, Source
+from lattice_core.rpc.pb import kv_pb2_grpc
+
+if TYPE_CHECKING:
+    from lattice_core.tls import ClientTLS, Material, Source
 
 CONNECT_SECONDS = 0.5
 """For one address: three round trips (TCP, HTTP/2 settings) to the far end of a continent."""
@@ -79,7 +80,11 @@ class AddressBook:
     def __init__(self, given: Sequence[str], tls: ClientTLS | None = None) -> None:
         """``tls``: with what all of them are reached; None: plain text. Raises ConfigurationError for its files."""
         self.given = tuple(given)
-        self._tls = Source.of_client(tls) if tls is not None else None
+        self._tls: Source | None = None
+        if tls is not None:
+            from lattice_core.tls import Source
+
+            self._tls = Source.of_client(tls)
         self._learned: dict[str, None] = {}
         self._failed_at: dict[str, float] = {}
         self._next = 0
@@ -147,6 +152,8 @@ def kv_stub(channel: grpc.aio.Channel, token: str | None = None) -> Any:
 
 def cluster_stub(channel: grpc.aio.Channel, token: str | None = None) -> Any:
     """The Cluster service on ``channel``."""
+    from lattice_core.rpc.pb import cluster_pb2_grpc
+
     make: Any = cluster_pb2_grpc.ClusterStub
     return authorized(make(channel), token)
 
@@ -234,6 +241,9 @@ async def _discard(dialling: Iterable[asyncio.Task[grpc.aio.Channel]]) -> None:
 
 async def _failure(address: str, channel: grpc.aio.Channel, material: Material | None) -> ConnectFailed:
     """Why a channel failed: its state does not say, but a call on it fails at once and does."""
+    from lattice_core.rpc.pb import cluster_pb2
+    from lattice_core.rpc.tls_diagnosis import diagnose, may_be_tls
+
     try:
         await cluster_stub(channel).NodeStatus(cluster_pb2.NodeStatusRequest(), timeout=0.1)
     except grpc.aio.AioRpcError as error:

@@ -41,7 +41,7 @@ from lattice_core.errors import Busy, LatticeError, NoLeader, TooStale, Unavaila
 from lattice_core.kv.commands import Op
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.errors import from_detail, from_rpc_error
-from lattice_core.rpc.pb import cluster_pb2, kv_pb2
+from lattice_core.rpc.pb import kv_pb2
 
 BACKOFF_FIRST_SECONDS: Final = 0.015
 BACKOFF_LAST_SECONDS: Final = 0.2
@@ -400,6 +400,8 @@ class Engine:
 
     async def _learn(self, channel: grpc.aio.Channel) -> None:
         """Ask for members' addresses now and then: those that the user gave may all be gone one day."""
+        from lattice_core.rpc.pb import cluster_pb2
+
         delay = LEARN_AFTER_SECONDS
         while True:
             await asyncio.sleep(delay)

@@ -33,7 +33,6 @@ from lattice_core.client.types import (
 )
 from lattice_core.client.writes import WINDOW
 from lattice_core.errors import LatticeError, Unavailable
-from lattice_core.tls import ClientTLS
 
 if TYPE_CHECKING:
     from lattice_core.client.access_api import Access
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     )
     from lattice_core.client.explain import Explained
     from lattice_core.client.txn import Comparison, TxnOp
+    from lattice_core.tls import ClientTLS
 
 T = TypeVar("T")
 

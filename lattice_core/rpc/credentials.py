@@ -18,12 +18,14 @@ that it was made with. Withdrawn certificates (CRLs) are not known: short lives,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from lattice_core.rpc.options import Options, peer_channel_options
-from lattice_core.tls import Material, member_dns_name, member_of_dns_name
+
+if TYPE_CHECKING:
+    from lattice_core.tls import Material
 
 NOT_A_MEMBER = "the peer port is for members, and this connection has shown no member's certificate"
 
@@ -52,6 +54,8 @@ class PeerSecurity:
         options = peer_channel_options()
         material = self.material
         if material is not None:
+            from lattice_core.tls import member_dns_name
+
             options.append(("grpc.ssl_target_name_override", member_dns_name(name)))
         return open_channel(addr, material, options)
 
@@ -59,6 +63,8 @@ class PeerSecurity:
         """As which members the other end of a handler's connection has proven itself; None: proofs are not asked."""
         if self._current is None:
             return None
+        from lattice_core.tls import member_of_dns_name
+
         names = context.auth_context().get("peer_dns", ())
         found = (member_of_dns_name(name.decode("latin-1")) for name in names)
         return frozenset(name for name in found if name is not None)

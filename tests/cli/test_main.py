@@ -135,6 +135,20 @@ def test_help_does_not_import_what_is_slow() -> None:
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 
+def test_reading_a_key_does_not_import_what_draws_help_and_tables() -> None:
+    program = (
+        "import sys; from lattice_cli.main import run; import lattice_cli.render.console, lattice_cli.render.lines; "
+        "code = run(['--endpoints', '127.0.0.1:1', '--timeout', '0.2', 'get', 'k']); "
+        "slow = {'rich', 'rich_click', 'json', 'difflib', 'uvloop', 'tomllib'} & sys.modules.keys(); "
+        "print(sorted(slow)); sys.exit(code)"
+    )
+    environment = {**os.environ, "XDG_CONFIG_HOME": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (3, "[]")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_summary_in_the_list_of_commands_is_the_command_s_own(name: str) -> None:
     context = click.Context(cli, info_name="lattice")
@@ -144,7 +158,7 @@ def test_the_summary_in_the_list_of_commands_is_the_command_s_own(name: str) -> 
     assert summary is not None
     assert summary.help == " ".join(inspect.cleandoc(command.help).split("\n\n")[0].split())
     assert summary.name == command.name == name
-    assert not (command.hidden or command.deprecated), "lattice --help would not show that"
+    assert [command.hidden, command.deprecated] == [False, False], "lattice --help would not show that"
 
 
 def test_every_command_stands_in_a_panel_of_the_help() -> None:

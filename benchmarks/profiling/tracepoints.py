@@ -129,7 +129,7 @@ def install_server(tracer: Tracer) -> None:
 
     original_write = link.write_envelopes
 
-    async def write_envelopes(outbox: Any, write: Callable[[bytes], Any]) -> None:
+    async def write_envelopes(outbox: Any, write: Callable[[bytes], Any], *rest: Any) -> None:
         take = outbox.take
 
         def traced_take() -> Any:
@@ -137,7 +137,7 @@ def install_server(tracer: Tracer) -> None:
             return take()
 
         outbox.take = traced_take
-        await original_write(outbox, tracer.writer(write, "peer.write"))
+        await original_write(outbox, tracer.writer(write, "peer.write"), *rest)
 
     link.write_envelopes = write_envelopes
     transport.write_envelopes = write_envelopes  # type: ignore[attr-defined]

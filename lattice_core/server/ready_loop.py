@@ -45,6 +45,10 @@ LATE_SECONDS = 0.05
 GRACE_SECONDS = 0.02
 """How long input is let in first then. gRPC needs a few turns to read what waits in the sockets."""
 
+YIELD_SECONDS = 0.003
+"""How long applying makes way, on a follower, for what the storage thread has to write: the leader waits for the
+answer to that and nobody for the other, but both need the interpreter."""
+
 QUIET_HEARTBEATS = 2
 """After a start, before the first tick: a leader dials within one heartbeat and sends the next."""
 
@@ -101,6 +105,8 @@ class ReadyLoop:
         self._thread_seconds = time.thread_time()
         self._process_seconds = time.process_time()
         self._in_grace = False
+        self._yielding_since: float | None = None
+        """Loop time since when applying makes way for the log."""
         self._pass_watchers: list[asyncio.Future[None]] = []
 
     # -- inputs -----------------------------------------------------------------------------------
@@ -217,7 +223,7 @@ class ReadyLoop:
         except Exception as error:
             self.fail(error)
             return
-        if self.applier.has_work:
+        if self.applier.has_work and self._yielding_since is None:
             self.kick()
         self._arm_timer()
         # Whose fault it is when the next timer is late: this thread's, another's of this process, or the machine's.
@@ -250,6 +256,9 @@ class ReadyLoop:
                 self._send(ready.messages)
             if ready.persist is not None:
                 self.storage.submit(ready.persist)
+                if self._yielding_since is None and ready.persist.messages and self.storage.queued:
+                    self._yielding_since = self._loop.time()
+                    self._loop.call_later(YIELD_SECONDS, self.kick)
             applier.add(ready.committed)
             if self._tracer is not None:
                 self._tracer.committed(ready.committed)
@@ -267,6 +276,10 @@ class ReadyLoop:
         self.snapshots.consider()
 
     def _apply(self, now: int) -> None:
+        if self._yielding_since is not None:
+            if self.storage.queued and self._loop.time() - self._yielding_since < YIELD_SECONDS:
+                return
+            self._yielding_since = None
         if self.applier.run_slice(now):
             index = self.applier.applied_index
             self.core.applied(index, now)

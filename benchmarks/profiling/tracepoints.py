@@ -123,6 +123,7 @@ def install_server(tracer: Tracer) -> None:
     thread = storage_thread.StorageThread
     tracer.around(thread, "submit", "storage.submit")
     tracer.around(thread, "_carry_out", "storage.begin", end=True)
+    tracer.around(thread, "_write_inline", "storage.begin")
     tracer.around(Wal, "write", "wal.write", end=True)
     tracer.around(Wal, "sync", "wal.sync", end=True)
     tracer.around(transport.PeerTransport, "send", "send", detail=lambda _self, messages: _types(messages))

@@ -4,6 +4,10 @@ There is no task here. An input (a message, a client's batch, a finished fsync, 
 and *kicks* the loop, which schedules one pass with ``call_soon``; everything that arrives in the same turn
 of the event loop shares that pass, and so one entry, one append per peer, one write to the disk.
 
+On a follower, applying makes way for the log: an append brings new entries and the news that the ones before are
+committed, the leader waits for the answer to the first and nobody for the second, and whichever thread writes the
+log needs the interpreter. So that is applied when the log has come back, or after a few milliseconds all the same.
+
 The timer follows the core's deadline. If it fires late, this process was held up (stopped, swapped out, a
 long apply), and what others sent meanwhile is waiting unread: the loop lets input in before it lets the
 core conclude that it has heard nothing (no needless elections).
@@ -46,8 +50,7 @@ GRACE_SECONDS = 0.02
 """How long input is let in first then. gRPC needs a few turns to read what waits in the sockets."""
 
 YIELD_SECONDS = 0.003
-"""How long applying makes way, on a follower, for what the storage thread has to write: the leader waits for the
-answer to that and nobody for the other, but both need the interpreter."""
+"""How long applying makes way at most: a disk that hangs must not keep what is committed from being read."""
 
 QUIET_HEARTBEATS = 2
 """After a start, before the first tick: a leader dials within one heartbeat and sends the next."""
@@ -255,10 +258,7 @@ class ReadyLoop:
                     self._round_trips.sent(ready.messages, now)
                 self._send(ready.messages)
             if ready.persist is not None:
-                self.storage.submit(ready.persist)
-                if self._yielding_since is None and ready.persist.messages and self.storage.queued:
-                    self._yielding_since = self._loop.time()
-                    self._loop.call_later(YIELD_SECONDS, self.kick)
+                self._persist(ready.persist)
             applier.add(ready.committed)
             if self._tracer is not None:
                 self._tracer.committed(ready.committed)
@@ -274,6 +274,13 @@ class ReadyLoop:
             if core.has_ready():  # reads that waited for what has just been applied
                 self.kick()
         self.snapshots.consider()
+
+    def _persist(self, unit: Persist) -> None:
+        self.storage.submit(unit)
+        # Messages that wait for it: an answer to the leader (or a vote).
+        if unit.messages and self.storage.queued and self._yielding_since is None:
+            self._yielding_since = self._loop.time()
+            self._loop.call_later(YIELD_SECONDS, self.kick)
 
     def _apply(self, now: int) -> None:
         if self._yielding_since is not None:

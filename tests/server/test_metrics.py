@@ -153,7 +153,8 @@ def test_unary_calls_are_timed_and_their_errors_counted_by_code(tmp_path: Path) 
             await get(addr, b"k")
             with pytest.raises(grpc.aio.AioRpcError):
                 await put(addr, b"", b"v")
-            assert read(node, "lattice_rpc_seconds", "KV/Put").count == 2
+            # Counted when the handler ends, which for a refusal is after its answer has left.
+            await eventually(lambda: read(node, "lattice_rpc_seconds", "KV/Put").count == 2)
             assert read(node, "lattice_rpc_seconds", "KV/Get").count == 1
             assert read(node, "lattice_rpc_errors_total", "KV/Put", "INVALID_ARGUMENT") == 1
             async with grpc.aio.insecure_channel(addr) as channel:
@@ -191,7 +192,7 @@ def test_elections_leaders_and_peers_are_told(tmp_path: Path) -> None:
             await leader.node.transfer_leader(follower.config.name)
             await running.leader()
             for name, each in running.nodes.items():
-                assert each.node.metrics.leader_changes == before[name] + 1
+                await eventually(lambda name=name, each=each: each.node.metrics.leader_changes == before[name] + 1)
             assert read(leader.node, "lattice_role", "follower") == 1
 
     run(scenario())

@@ -22,6 +22,7 @@ import grpc
 from lattice_core.addresses import parse_addr
 from lattice_core.config import NodeConfig
 from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved, StorageDamaged, StorageFailed
+from lattice_core.rpc.aborts import BriefAborts
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import logs
@@ -112,7 +113,7 @@ class RunningNode:
             )
             client_server = grpc.aio.server(
                 handlers=[
-                    GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics)
+                    BriefAborts(GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics))
                     for each in (
                         *(MeasuredHandlers(each, self.node.metrics, calls) for each in services),
                         *introspection_handlers(self.node),

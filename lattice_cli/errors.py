@@ -7,7 +7,6 @@ whose reader has gone.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable
@@ -35,6 +34,8 @@ class Negative(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like ``word``, if any is."""
+    import difflib  # only those who mistype need it
+
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 

@@ -6,128 +6,161 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import click
-import rich_click
 
-from lattice_cli.errors import EXIT_USAGE, did_you_mean, report
+from lattice_cli.declare import Group, command_panel, group
+from lattice_cli.errors import report
 from lattice_cli.options import common_options
 from lattice_core import __version__
 
+
+class Listed(NamedTuple):
+    """A command that the root knows of without importing it."""
+
+    place: str
+    """module:name, below lattice_cli.commands."""
+    summary: str
+    """The first paragraph of its help: what ``lattice --help`` shows of it."""
+
+
 COMMANDS = {
-    "demo": "lattice_cli.commands.demo:demo",
-    "start": "lattice_cli.commands.start:start",
-    "put": "lattice_cli.commands.put:put",
-    "get": "lattice_cli.commands.get:get",
-    "delete": "lattice_cli.commands.delete:delete",
-    "cas": "lattice_cli.commands.cas:cas",
-    "txn": "lattice_cli.commands.txn:txn",
-    "status": "lattice_cli.commands.status:status",
-    "cluster": "lattice_cli.commands.cluster:cluster",
-    "transfer-leader": "lattice_cli.commands.transfer_leader:transfer_leader",
-    "access": "lattice_cli.commands.access:access",
-    "user": "lattice_cli.commands.user:user",
-    "role": "lattice_cli.commands.role:role",
-    "token": "lattice_cli.commands.token:token",
-    "login": "lattice_cli.commands.token:login",
-    "snapshot": "lattice_cli.commands.snapshot:snapshot",
-    "wal": "lattice_cli.commands.wal:wal",
-    "recover": "lattice_cli.commands.recover:recover",
-    "bench": "lattice_cli.commands.bench:bench",
-    "doctor": "lattice_cli.commands.doctor:doctor",
-    "top": "lattice_cli.commands.top:top",
-    "sim": "lattice_cli.commands.sim:sim",
-    "verify": "lattice_cli.commands.verify:verify",
-    "chaos": "lattice_cli.commands.chaos:chaos",
-    "context": "lattice_cli.commands.context:context",
-    "config": "lattice_cli.commands.config:config",
-    "certs": "lattice_cli.commands.certs:certs",
-    "completion": "lattice_cli.commands.completion:completion",
+    "demo": Listed(
+        "demo:demo",
+        "Watch a cluster of real processes elect a leader, take writes, lose the leader to kill -9 and carry on.",
+    ),
+    "start": Listed(
+        "start:start",
+        'Run one node. Says "ready" on stderr when it serves; SIGTERM hands leadership over and exits with 0.',
+    ),
+    "put": Listed(
+        "put:put",
+        'Store VALUE under KEY and print the new revision. With VALUE "-", standard input is stored as it is.',
+    ),
+    "get": Listed(
+        "get:get",
+        "Print the value of KEY: a table on a terminal, else its bytes exactly, without a newline added.",
+    ),
+    "delete": Listed(
+        "delete:delete",
+        "Delete KEY and print how many keys were deleted. Exits with 1 if there was no such key.",
+    ),
+    "cas": Listed(
+        "cas:cas",
+        'Replace the value of KEY by NEW if it is EXPECTED; exits with 1 if it is not. NEW "-" is standard input.',
+    ),
+    "txn": Listed(
+        "txn:txn",
+        'Do all of the operations under "then:" if every comparison under "when:" holds, else all of those under '
+        '"else:": atomically, as one revision, each seeing what those before it did. Any section may be left out.',
+    ),
+    "status": Listed(
+        "status:status",
+        "Show what the member that answers knows of itself. For all members: lattice cluster status",
+    ),
+    "cluster": Listed("cluster:cluster", "All members: how they are, who they are, and who they shall be."),
+    "transfer-leader": Listed(
+        "transfer_leader:transfer_leader",
+        "Make the member NAME the leader (without NAME: the best-placed voter), and wait until it is.",
+    ),
+    "access": Listed("access:access", "Access control: whether a token is asked for."),
+    "user": Listed(
+        "user:user",
+        "Users: somebody, or something, that has roles, and a token or a password to prove it.",
+    ),
+    "role": Listed(
+        "role:role",
+        "Roles: which keys may be read or written. The role admin is built in and allows everything.",
+    ),
+    "token": Listed(
+        "token:token",
+        "Tokens: what proves who a program or a person is. Used with --token-file FILE or LATTICE_TOKEN_FILE.",
+    ),
+    "login": Listed("token:login", "Exchange USER's password for a token that expires."),
+    "snapshot": Listed(
+        "snapshot:snapshot",
+        "Snapshots: compact members' logs now, save a backup, check one, begin a new cluster with it.",
+    ),
+    "wal": Listed("wal:wal", "The write-ahead log in a data directory."),
+    "recover": Listed(
+        "recover:recover",
+        "A quorum is lost for good: make a new cluster of one member out of what the survivors have.",
+    ),
+    "bench": Listed(
+        "bench:bench",
+        "Measure puts and gets: how many a second, how long each takes, how long the longest silence was.",
+    ),
+    "doctor": Listed(
+        "doctor:doctor",
+        "Look at every member, its disk, clock, network and settings: what is wrong, and what to do about it.",
+    ),
+    "top": Listed(
+        "top:top",
+        "Watch the cluster: who leads, how far each log is, what goes through, how disks and network do. q ends it.",
+    ),
+    "sim": Listed("sim:sim", "Attack the real consensus core, log and state machine in a simulated world."),
+    "verify": Listed("verify:verify", "Check whether the history in FILE (JSON lines) is linearizable."),
+    "chaos": Listed(
+        "chaos:chaos",
+        "Attack a local cluster of real processes while clients work on it, and judge what they saw.",
+    ),
+    "context": Listed(
+        "context:context",
+        "Clusters by name: where they are and what opens them, so that commands need not be told.",
+    ),
+    "config": Listed("config:config", "Look at a node's configuration without starting it."),
+    "certs": Listed(
+        "certs:certs",
+        "Make the certificates of a cluster: for its authority, its members and its clients.",
+    ),
+    "completion": Listed(
+        "completion:completion",
+        "Print the completion script for SHELL: commands, options, and from the cluster keys and members.",
+    ),
 }
-
-
-class Group(rich_click.RichGroup):
-    """A group that answers an unknown command with the one that was meant, and no command with its help."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("invoke_without_command", True)
-        super().__init__(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        result = super().invoke(ctx)
-        if ctx.invoked_subcommand is not None:
-            return result
-        # Whoever types "lattice" wants to look around; "lattice cluster" in a script is a mistake.
-        is_root = ctx.parent is None
-        click.echo(ctx.get_help(), err=not is_root)
-        return 0 if is_root else EXIT_USAGE
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name)
-        return None if command is None else shown_once(command)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        unknown = args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-")
-        if unknown and not ctx.resilient_parsing:
-            meant = did_you_mean(args[0], self.list_commands(ctx))
-            error = click.UsageError(f"no such command {args[0]!r}", ctx=ctx)
-            if meant:
-                error.hint = f"{ctx.command_path} {meant}"  # type: ignore[attr-defined]
-            raise error
-        return super().resolve_command(ctx, args)
+"""In the order of the help. That a summary is the command's own is tested."""
 
 
 class LazyGroup(Group):
-    """The root: knows its commands by name, and imports the one that is run."""
+    """The root: knows its commands by name and summary, and imports the one that is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        path = COMMANDS.get(cmd_name)
-        if path is None:
+        listed = COMMANDS.get(cmd_name)
+        if listed is None:
             return None
-        module, _, name = path.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return shown_once(command)
+        module, _, name = listed.place.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"lattice_cli.commands.{module}"), name)
+        return command
+
+    def summary(self, ctx: click.Context, name: str) -> click.Command | None:
+        listed = COMMANDS.get(name)
+        return None if listed is None else click.Command(name, help=listed.summary)
 
 
-def shown_once(command: click.Command) -> click.Command:
-    """Have an option that stands in a panel of its own left out of "Options": rich-click looks for the attribute that
-    its own options have, and click's do not."""
-    for option in command.params:
-        if not hasattr(option, "panel"):
-            option.panel = None  # type: ignore[attr-defined]
-    return command
-
-
-@rich_click.group(
+@group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    # "color": what prints help must leave in the colours that were put in, or were not, when it was drawn.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "color": True},
     epilog="Begin with:  lattice demo      or, for a node of your own:  lattice start",
 )
 @click.version_option(__version__, "-V", "--version", message="lattice %(version)s")
-@rich_click.command_panel("Run nodes", commands=["demo", "start", "config", "certs"])
-@rich_click.command_panel("Use the store", commands=["put", "get", "delete", "cas", "txn"])
-@rich_click.command_panel(
-    "Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"]
-)
-@rich_click.command_panel("Say who may use it", commands=["access", "user", "role", "token", "login"])
-@rich_click.command_panel("Watch it", commands=["doctor", "top"])
-@rich_click.command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
-@rich_click.command_panel("Your side", commands=["context", "completion"])
+@command_panel("Run nodes", commands=["demo", "start", "config", "certs"])
+@command_panel("Use the store", commands=["put", "get", "delete", "cas", "txn"])
+@command_panel("Operate the cluster", commands=["status", "cluster", "transfer-leader", "snapshot", "wal", "recover"])
+@command_panel("Say who may use it", commands=["access", "user", "role", "token", "login"])
+@command_panel("Watch it", commands=["doctor", "top"])
+@command_panel("Trust nothing", commands=["bench", "sim", "verify", "chaos"])
+@command_panel("Your side", commands=["context", "completion"])
 @common_options
 def cli() -> None:
     """A strongly consistent, replicated key-value store: run it, use it, watch it, operate it.
 
     Any member's address works: the client follows the leader.
     """
-
-
-shown_once(cli)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

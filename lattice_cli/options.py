@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
-import rich_click
 
+from lattice_cli.declare import option_panel
 from lattice_core.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ def common_options(function: F) -> F:
         option.expose_value = False
         option.callback = _remember
     # Their own panel in the help, below the command's own options.
-    own: Callable[[F], F] = rich_click.option_panel("Options", options=["--help"])
-    common: Callable[[F], F] = rich_click.option_panel(
+    own: Callable[[F], F] = option_panel("Options", options=["--help"])
+    common: Callable[[F], F] = option_panel(
         "Global options",
         options=[
             "--endpoints",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from benchmarks.compare import whole
 from benchmarks.compare.lattice import Lattice
 from benchmarks.compare.plan import Plan
-from benchmarks.compare.processes import Failed, cpu_seconds, environment
+from benchmarks.compare.processes import Failed, cpu_seconds
 from benchmarks.compare.pysyncobj_cluster import PySyncObj
 from benchmarks.compare.system import System
 
@@ -163,25 +162,13 @@ async def commands(systems: Sequence[System], plan: Plan, figures: Figures, say:
             continue
         async with running(system, say, "lattice get as a process"):
             await system.lattice("put", "key", "value")
-            get = [sys.executable, "-m", "lattice_cli", "--endpoints", system.endpoints, "get", "key"]
-            imports = [sys.executable, "-c", "import click, grpc"]
-            for command in (get, imports):
-                _wall_seconds(command)  # not counted: Python may compile, and the disk read
-            for _ in range(plan.command_runs):
-                for name, command in (("lattice get", get), ("imports", imports)):
-                    figures.setdefault("command", {}).setdefault(name, []).append(_wall_seconds(command))
+            get = whole.lattice("--endpoints", system.endpoints, "get", "key")
+            costs = whole.in_turns({"lattice get": get, "imports": whole.IMPORTS}, plan.command_runs)
+            figures["command"] = {name: [cost.wall_seconds for cost in each] for name, each in costs.items()}
             says = {name: sorted(times)[len(times) // 2] for name, times in figures["command"].items()}
             say(
                 f"  lattice get {says['lattice get'] * 1000:.0f} ms, import click, grpc {says['imports'] * 1000:.0f} ms"
             )
-
-
-def _wall_seconds(command: list[str]) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, env=environment(), timeout=60, check=False)
-    if done.returncode:
-        raise Failed(f"{' '.join(command[2:])}: {done.stderr.decode(errors='replace').strip()[:300]}")
-    return time.perf_counter() - began
 
 
 def machine() -> dict[str, Any]:

@@ -7,15 +7,14 @@ import time
 from pathlib import Path
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, resolve
 from lattice_cli.secrets import out_option, write_secret
 from lattice_core.errors import ConfigurationError
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def access() -> None:
     """Access control: whether a token is asked for.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED
 from lattice_cli.options import Number, common_options, resolve
 
@@ -19,7 +19,7 @@ DEFAULT_KEYS = 10_000
 PREFIX = "bench/"
 
 
-@rich_click.command()
+@command()
 @click.option(
     "--callers",
     type=click.IntRange(min=1),

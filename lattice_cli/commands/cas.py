@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import Negative
 from lattice_cli.options import as_bytes, common_options, completed_by, resolve, value_argument
 from lattice_cli.render.text import printable
 
 
-@rich_click.command()
+@command()
 @click.argument("key", shell_complete=completed_by("keys"))
 @click.argument("expected")
 @click.argument("new")

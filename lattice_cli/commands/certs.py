@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, resolve
 
 DIRECTORY = "certs"
@@ -34,7 +33,7 @@ _days = click.option(
 _replace = click.option("--replace", is_flag=True, help="In place of one that is there: a renewal, with a new key.")
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def certs() -> None:
     """Make the certificates of a cluster: for its authority, its members and its clients.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
 from lattice_cli.options import Globals, Number, common_options, resolve
 from lattice_core.errors import InvalidRequest
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FRESH_SEED_BITS = 32
 
 
-@rich_click.command()
+@command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option(
     "--seconds",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
 from lattice_cli.commands.membership import add_server, promote, remove_server, replace_server
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, resolve
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def cluster() -> None:
     """All members: how they are, who they are, and who they shall be."""

@@ -7,14 +7,14 @@ kept in ``completions/`` for packagers; a test says when those are out of date.
 from __future__ import annotations
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import common_options
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@rich_click.command()
+@command()
 @click.argument("shell", type=click.Choice(SHELLS))
 @common_options
 def completion(shell: str) -> None:

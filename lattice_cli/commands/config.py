@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, resolve
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def config() -> None:
     """Look at a node's configuration without starting it."""

@@ -7,17 +7,16 @@ import os
 from pathlib import Path
 
 import click
-import rich_click
 
 from lattice_cli import contexts
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import asked_for, common_options, completed_by, connection, resolve
 from lattice_core.errors import InvalidRequest
 
 file_option = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def context() -> None:
     """Clusters by name: where they are and what opens them, so that commands need not be told.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import Negative
 from lattice_cli.options import as_bytes, common_options, completed_by, confirm, resolve
 from lattice_cli.render.text import plural, printable
 
 
-@rich_click.command()
+@command()
 @click.argument("key", shell_complete=completed_by("keys"))
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY, as one operation.")
 @click.option("--yes", is_flag=True, help="Do not ask. With --prefix a terminal is asked first.")

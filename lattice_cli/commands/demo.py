@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED
 from lattice_cli.options import Globals, common_options, resolve
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lattice_cli.render.stage import TextStage
 
 
-@rich_click.command()
+@command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option("--once", is_flag=True, help="Stop after the failover, as without a terminal.")
 @click.option("--tls", is_flag=True, help="With certificates of its own: mutual TLS among members and with clients.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command, option_panel
 from lattice_cli.errors import Negative
 from lattice_cli.options import Globals, Number, as_bytes, checked_key, common_options, completed_by, resolve
 from lattice_cli.render.text import printable
@@ -32,7 +32,7 @@ class _Wanted:
     max_stale: float | None
 
 
-@rich_click.command()
+@command()
 @click.argument("key", shell_complete=completed_by("keys"))
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY ('' for all), in order.")
 @click.option(
@@ -58,7 +58,7 @@ class _Wanted:
 )
 @click.option("--explain", is_flag=True, help="Of one key: say on stderr where the time went, by the member's account.")
 @common_options
-@rich_click.option_panel("Ranges", options=[
+@option_panel("Ranges", options=[
     "--prefix", "--range-end", "--limit", "--reverse", "--keys-only", "--count-only",
 ])  # fmt: skip
 @click.pass_context

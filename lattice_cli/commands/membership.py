@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import Globals, Number, common_options, completed_by, confirm, resolve
 from lattice_core.addresses import parse_addr
 from lattice_core.errors import NotAllowed, Unavailable
@@ -45,7 +45,7 @@ def wait_options(function: F) -> F:
     return no_wait(wait(function))
 
 
-@rich_click.command("add-server")
+@command("add-server")
 @click.argument("name")
 @click.argument("peer_addr")
 @click.option("--learner", is_flag=True, help="It stays a learner, a read replica that never votes.")
@@ -81,7 +81,7 @@ def add_server(
         click.echo(f"next: lattice start --name {name} --peer-addr {peer_addr} ... --join H:P", err=True)
 
 
-@rich_click.command("remove-server")
+@command("remove-server")
 @click.argument("name", shell_complete=completed_by("members"))
 @click.option("--yes", is_flag=True, help="Do not ask. A terminal is asked first.")
 @click.option("--force", is_flag=True, help="Even if fewer live voters than a quorum are left.")
@@ -103,7 +103,7 @@ def remove_server(ctx: click.Context, name: str, yes: bool, force: bool, dry_run
     _show(changed, options)
 
 
-@rich_click.command("replace-server")
+@command("replace-server")
 @click.argument("old", shell_complete=completed_by("members"))
 @click.argument("new")
 @click.argument("peer_addr")
@@ -139,7 +139,7 @@ def replace_server(
         click.echo(f"next: lattice start --name {new} --peer-addr {peer_addr} ... --join H:P", err=True)
 
 
-@rich_click.command("promote")
+@command("promote")
 @click.argument("name", shell_complete=completed_by("learners"))
 @dry_run_option
 @common_options

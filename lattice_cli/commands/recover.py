@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import common_options, resolve
 
 
-@rich_click.command()
+@command()
 @click.argument("data_dirs", metavar="DATA_DIR ...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="Do it. Without this, nothing is changed.")
 @click.option(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import as_bytes, common_options, resolve
 from lattice_cli.render import access as view
 from lattice_cli.render.text import json_bytes, printable
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def role() -> None:
     """Roles: which keys may be read or written. The role admin is built in and allows everything."""

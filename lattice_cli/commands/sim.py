@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import Negative
 from lattice_cli.options import Globals, Number, common_options, resolve
 from lattice_core.errors import InvalidRequest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FRESH_SEED_BITS = 32
 
 
-@rich_click.command()
+@command()
 @click.option(
     "--seed",
     type=click.IntRange(min=0),

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, completed_by, resolve
 from lattice_core.errors import Fatal, InvalidRequest, StorageDamaged, Unavailable
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def snapshot() -> None:
     """Snapshots: compact members' logs now, save a backup, check one, begin a new cluster with it.

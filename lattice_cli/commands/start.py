@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import rich_click
 
+from lattice_cli.declare import command, option_panel
 from lattice_cli.options import Number, asked_for, common_options
 
 
-@rich_click.command()
+@command()
 @click.option("--name", metavar="NAME", help="This member's name, unique in its cluster. [default: n1]")
 @click.option("--data-dir", metavar="DIR", help="Where everything durable is. [default: ./lattice-data]")
 @click.option("--client-addr", metavar="H:P", help="Where clients connect. [default: 127.0.0.1:7400]")
@@ -61,8 +61,8 @@ from lattice_cli.options import Number, asked_for, common_options
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @common_options
 @click.pass_context
-@rich_click.option_panel("TLS", options=["--tls-client-ca", "--peer-tls-cert", "--peer-tls-key", "--peer-tls-ca"])
-@rich_click.option_panel("Timing, logs and metrics", options=[
+@option_panel("TLS", options=["--tls-client-ca", "--peer-tls-cert", "--peer-tls-key", "--peer-tls-ca"])
+@option_panel("Timing, logs and metrics", options=[
     "--heartbeat-ms", "--election-timeout-min-ms", "--election-timeout-max-ms", "--log-level", "--log-format",
     "--metrics-addr", "--trace",
 ])  # fmt: skip

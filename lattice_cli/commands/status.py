@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import common_options, resolve
 
 
-@rich_click.command()
+@command()
 @common_options
 @click.pass_context
 def status(ctx: click.Context) -> None:

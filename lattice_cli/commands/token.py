@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import command, group
 from lattice_cli.options import common_options, resolve
 from lattice_cli.render import access as view
 from lattice_cli.secrets import Duration, out_option, password_from, password_option, require_new, write_secret
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def token() -> None:
     """Tokens: what proves who a program or a person is. Used with --token-file FILE or LATTICE_TOKEN_FILE."""
@@ -70,7 +69,7 @@ def token_list(ctx: click.Context) -> None:
     view.tokens(options, info)
 
 
-@rich_click.command()
+@command()
 @click.argument("user")
 @password_option
 @click.option("--ttl", type=Duration(), metavar="TIME", help="How long it is good, at most 30d. [default: 12h]")

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import Globals, Number, common_options, resolve
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_ASK_SECONDS = 5.0
 
 
-@rich_click.command(epilog="Examples:  lattice top      lattice top --once      lattice top -o json | jq .leader")
+@command(epilog="Examples:  lattice top      lattice top --once      lattice top -o json | jq .leader")
 @click.option(
     "--interval",
     type=Number(min=0.1, max=3600),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.options import common_options, completed_by, resolve
 
 
-@rich_click.command("transfer-leader")
+@command("transfer-leader")
 @click.argument("name", required=False, shell_complete=completed_by("successors"))
 @common_options
 @click.pass_context

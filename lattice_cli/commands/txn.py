@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import Negative
 from lattice_cli.options import Globals, common_options, resolve
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lattice_core.client import TxnResult
 
 
-@rich_click.command()
+@command()
 @click.option(
     "-f",
     "--file",

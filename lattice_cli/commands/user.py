@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import click
-import rich_click
 
-from lattice_cli.main import Group
+from lattice_cli.declare import group
 from lattice_cli.options import common_options, resolve
 from lattice_cli.render import access as view
 from lattice_cli.secrets import password_from, password_option
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def user() -> None:
     """Users: somebody, or something, that has roles, and a token or a password to prove it."""

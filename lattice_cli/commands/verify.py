@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import rich_click
 
+from lattice_cli.declare import command
 from lattice_cli.errors import Negative
 from lattice_cli.options import Number, common_options, resolve
 from lattice_core.errors import Unavailable
 
 
-@rich_click.command()
+@command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--html",

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import rich_click
 
+from lattice_cli.declare import group
 from lattice_cli.errors import Negative
-from lattice_cli.main import Group
 from lattice_cli.options import common_options, resolve
 from lattice_core.errors import InvalidRequest, StorageFailed
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from lattice_core.storage.inspect import Finding, RecordFound
 
 
-@rich_click.group(cls=Group)
+@group()
 @common_options
 def wal() -> None:
     """The write-ahead log in a data directory.

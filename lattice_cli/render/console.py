@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def data_console(*, no_color: bool = False, width: int | None = None) -> Console:
     """The console for data. Nothing is highlighted, wrapped or coloured that did not ask for it."""
+    from rich.console import Console  # not for those who only write bytes or lines
+
     return Console(
         file=sys.stdout,
         no_color=no_color or None,

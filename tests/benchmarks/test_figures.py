@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.compare import table
+from benchmarks import command_cost
+from benchmarks.compare import table, whole
+from benchmarks.compare.processes import Failed
 from benchmarks.profiling import flame, threads, timeline
 from benchmarks.profiling.tracepoints import Tracer
 
@@ -168,3 +170,17 @@ def test_a_threads_cost_is_told_by_its_role() -> None:
     sum(range(2_000_000))
     spent = threads.roles(os.getpid(), before)
     assert spent["event loop"].cpu_seconds > 0
+
+
+def test_a_whole_process_is_charged_what_it_has_used_and_one_that_fails_says_why() -> None:
+    costs = whole.in_turns({"busy": [sys.executable, "-c", "sum(range(5_000_000))"], "true": ["true"]}, 2)
+    assert all(busy.cpu_seconds > true.cpu_seconds for busy, true in zip(costs["busy"], costs["true"], strict=True))
+    with pytest.raises(Failed, match="no such thing"):
+        whole.run([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+
+
+def test_top_costs_what_it_adds_to_the_dearest_node() -> None:
+    shares = {"without": [[0.10, 0.20], [0.12, 0.20], [0.90, 0.20]], "with": [[0.11, 0.23], [0.13, 0.23], [0.12, 0.23]]}
+    cost = command_cost.top_cost("idle", shares)
+    assert (cost["without"], cost["with"]) == ([0.12, 0.20], [0.12, 0.23])
+    assert (cost["added"], cost["added_mean"]) == (0.03, 0.015)

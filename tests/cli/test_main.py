@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -11,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from lattice_cli.commands.completion import SHELLS
 from lattice_cli.completing import script
-from lattice_cli.main import COMMANDS
+from lattice_cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,10 +128,42 @@ def test_help_does_not_import_what_is_slow() -> None:
     program = (
         "import sys; from lattice_cli.main import run; code = run(['--help']); "
         "slow = {'grpc', 'google.protobuf', 'msgpack', 'uvloop', 'asyncio'} & sys.modules.keys(); "
-        "print(sorted(slow), file=sys.stderr); sys.exit(code)"
+        "commands = [each for each in sys.modules if each.startswith('lattice_cli.commands.')]; "
+        "print(sorted(slow) + commands, file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_reading_a_key_does_not_import_what_draws_help_and_tables() -> None:
+    program = (
+        "import sys; from lattice_cli.main import run; import lattice_cli.render.console, lattice_cli.render.lines; "
+        "code = run(['--endpoints', '127.0.0.1:1', '--timeout', '0.2', 'get', 'k']); "
+        "slow = {'rich', 'rich_click', 'json', 'difflib', 'uvloop', 'tomllib'} & sys.modules.keys(); "
+        "print(sorted(slow)); sys.exit(code)"
+    )
+    environment = {**os.environ, "XDG_CONFIG_HOME": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (3, "[]")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_in_the_list_of_commands_is_the_command_s_own(name: str) -> None:
+    context = click.Context(cli, info_name="lattice")
+    command, summary = cli.get_command(context, name), cli.summary(context, name)
+    assert command is not None
+    assert command.help is not None
+    assert summary is not None
+    assert summary.help == " ".join(inspect.cleandoc(command.help).split("\n\n")[0].split())
+    assert summary.name == command.name == name
+    assert [command.hidden, command.deprecated] == [False, False], "lattice --help would not show that"
+
+
+def test_every_command_stands_in_a_panel_of_the_help() -> None:
+    shown = [name for panel in cli.panels for name in panel.commands]
+    assert sorted(shown) == sorted(COMMANDS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc when the process is reading")

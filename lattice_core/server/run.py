@@ -27,6 +27,7 @@ from lattice_core.rpc.transport import raft_handlers
 from lattice_core.server import garbage, logs
 from lattice_core.server.access import GatedHandlers
 from lattice_core.server.access_service import AccessService
+from lattice_core.server.allocator import limit_arenas
 from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
 from lattice_core.server.cluster_service import ClusterService
@@ -278,6 +279,7 @@ def _cannot_listen(addr: str, option: str, reason: str) -> ConfigurationError:
 
 def tune_interpreter() -> None:
     """Process-wide settings of a server. See the constants."""
+    limit_arenas()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     garbage.tune()
     raise_descriptor_limit()

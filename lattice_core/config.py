@@ -184,6 +184,10 @@ class NodeConfig:
     max_peer_connections: int = 512
     """The same on the peer port."""
 
+    accept_backlog: int = 64
+    """Connections that wait at a port to be accepted. Others try again by themselves, a second later: more are for
+    crowds of clients that come at once, fewer for what members say to each other meanwhile."""
+
     handshake_timeout_ms: int = 5000
     """How long a connection may take to begin to speak the protocol, TLS included, before it is closed."""
 
@@ -310,6 +314,7 @@ class NodeConfig:
             ("max_peer_calls", 16),
             ("max_client_connections", 16),
             ("max_peer_connections", 16),
+            ("accept_backlog", 1),
             ("handshake_timeout_ms", 100),
             ("idle_connection_seconds", 0),
             ("keepalive_ms", 500),

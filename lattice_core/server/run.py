@@ -28,6 +28,7 @@ from lattice_core.server import garbage, logs
 from lattice_core.server.access import GatedHandlers
 from lattice_core.server.access_service import AccessService
 from lattice_core.server.allocator import limit_arenas
+from lattice_core.server.backlog import shorten_backlog
 from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
 from lattice_core.server.cluster_service import ClusterService
@@ -118,8 +119,8 @@ class RunningNode:
                 options=client_server_options(client_limits),
                 maximum_concurrent_rpcs=self.config.max_client_calls + UNCOUNTED_CALLS,
             )
-            _bind(peer_server, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
-            _bind(client_server, self.config.client_addr, "--client-addr", self._tls.client_port())
+            self._bind(peer_server, "--peer-addr", self._tls.peer_port())
+            self._bind(client_server, "--client-addr", self._tls.client_port())
             self._servers = [client_server, peer_server]
             if self._tls.listeners:
                 self._watching = asyncio.create_task(self._tls.watch(), name="certificates")
@@ -174,7 +175,7 @@ class RunningNode:
             options=peer_server_options(connection_limits(self.config)[1]),
             maximum_concurrent_rpcs=self.config.max_peer_calls,
         )
-        _bind(listener, self.config.peer_addr, "--peer-addr", self._tls.peer_port())
+        self._bind(listener, "--peer-addr", self._tls.peer_port())
         await listener.start()
         try:
             lost = former_cluster_id(self._fs, self.config.data_dir) if self.config.reseed else None
@@ -203,6 +204,17 @@ class RunningNode:
         for option, addr in addrs.items():
             if addr:
                 _require_free(addr, option)
+
+    def _bind(self, server: grpc.aio.Server, option: str, credentials: grpc.ServerCredentials | None) -> None:
+        """With TLS if there are credentials. Raises ConfigurationError if the port cannot be had."""
+        addr = {"--peer-addr": self.config.peer_addr, "--client-addr": self.config.client_addr}[option]
+        try:
+            bound = server.add_insecure_port(addr) if credentials is None else server.add_secure_port(addr, credentials)
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            raise _cannot_listen(addr, option, "somebody else took the address just now")
+        shorten_backlog(bound, self.config.accept_backlog)
 
     def log_context(self) -> dict[str, Any]:
         """What every line of a JSON log says of this node."""
@@ -258,16 +270,6 @@ def _require_free(addr: str, option: str) -> None:
             probe.bind(where)
     except OSError as error:
         raise _cannot_listen(addr, option, (error.strerror or str(error)).lower()) from None
-
-
-def _bind(server: grpc.aio.Server, addr: str, option: str, credentials: grpc.ServerCredentials | None) -> None:
-    """With TLS if there are credentials. Raises ConfigurationError if the port cannot be had."""
-    try:
-        bound = server.add_insecure_port(addr) if credentials is None else server.add_secure_port(addr, credentials)
-    except RuntimeError:
-        bound = 0
-    if bound == 0:
-        raise _cannot_listen(addr, option, "somebody else took the address just now")
 
 
 def _cannot_listen(addr: str, option: str, reason: str) -> ConfigurationError:

@@ -1,7 +1,7 @@
 """Crowds at the door (SAFETY 49): idle connections and floods leave heartbeats, leadership and writers alone.
 
-Small in CI; ``LATTICE_CROWD=10000 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets, written to by
-hand: thousands of gRPC channels would be a test of this process.
+Small in CI; ``LATTICE_CROWD=10000 LATTICE_HOLD=60 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets,
+written to by hand: thousands of gRPC channels would be a test of this process.
 """
 
 from __future__ import annotations
@@ -12,44 +12,47 @@ import resource
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from crowd import PREFACE, SETTINGS, Crowd, allow_descriptors
 from load import Load
 from processes import LocalCluster, LocalNode, eventually
 
+from lattice_core.config import NodeConfig
+
 CROWD = int(os.environ.get("LATTICE_CROWD", "2000"))
-"""Connections, half of them with HTTP/2 spoken and no call made, half without a word."""
+"""Connections, half of them with HTTP/2 spoken and no call made, half with a single byte."""
 
 FLOOD = int(os.environ.get("LATTICE_FLOOD", "20"))
 MESSAGE_BYTES = 64 << 20
 
+HOLD_SECONDS = float(os.environ.get("LATTICE_HOLD", "2"))
+"""How long the crowd stays: two election timeouts, or longer."""
+
 OWN_DESCRIPTORS = 1000
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600, method="signal")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(900, method="signal"),
+    pytest.mark.skipif(sys.platform != "linux", reason="it looks at members through /proc"),
+]
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 SETTINGS_ACK = b"\0\0\0\4\1\0\0\0\0"
 
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CROWD + OWN_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-        except (OSError, ValueError):
-            pytest.skip(f"this needs {wanted} descriptors, and the limit is {hard}")
-    elif soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not allow_descriptors(CROWD + OWN_DESCRIPTORS):
+        pytest.skip(f"this needs {CROWD + OWN_DESCRIPTORS} descriptors, and the limit is {before[1]}")
     yield
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def unshaken(cluster: LocalCluster, deed: Callable[[], None], figure: Callable[[str], None], *, what: str) -> None:
@@ -90,27 +93,22 @@ def test_49_a_crowd_of_idle_connections_on_the_client_port_leaves_leadership_and
     options = ("--config", str(_settings(tmp_path, handshake_timeout_ms=600_000, idle_connection_seconds=0)))
     with LocalCluster(tmp_path / "cluster", options=options) as cluster:
         leader = cluster[cluster.healed()]
-        crowd: list[socket.socket] = []
 
         def deed() -> None:
-            while crowd:
-                crowd.pop().close()
-            began = time.monotonic()
-            for number in range(CROWD):
-                connection = connect(leader.client_addr)
-                if number % 2:
-                    connection.sendall(PREFACE + SETTINGS)
-                crowd.append(connection)
-            figure(f"{CROWD} connections to the leader in {time.monotonic() - began:.1f} s")
-            assert eventually(lambda: leader.status(timeout=20), "it answers a new connection too").term
-            time.sleep(2 * 1.0)  # two election timeouts with all of them open
+            before, began = _cpu_seconds(leader), time.monotonic()
+            with Crowd(leader.client_addr, CROWD) as crowd:
+                eventually(lambda: _descriptors(leader) > CROWD, "it has accepted them all", 120)
+                figure(
+                    f"{crowd.opened} connections to the leader in {time.monotonic() - began:.1f} s, which took them "
+                    f"{crowd.cpu_seconds:.1f} s of CPU and it {_cpu_seconds(leader) - before:.1f} s "
+                    f"(load {os.getloadavg()[0]:.1f})"
+                )
+                assert eventually(lambda: leader.status(timeout=20), "it answers a new connection too").term
+                time.sleep(HOLD_SECONDS)
+                assert crowd.closed() == 0, "within the bound, they are left alone"
+                crowd.close()
 
-        try:
-            unshaken(cluster, deed, figure, what=f"{CROWD} idle connections")
-            assert _closed(crowd[-CROWD:]) == 0, "within the bound, they are left alone"
-        finally:
-            for connection in crowd:
-                connection.close()
+        unshaken(cluster, deed, figure, what=f"{CROWD} idle connections")
 
 
 @pytest.mark.usefixtures("many_descriptors")
@@ -118,42 +116,49 @@ def test_49_a_crowd_on_the_peer_port_is_kept_to_its_bound_and_members_go_on_hear
     shared: LocalCluster, figure: Callable[[str], None]
 ) -> None:
     leader = shared[shared.healed()]
-    crowd: list[socket.socket] = []
 
     def deed() -> None:
-        crowd.clear()
-        crowd.extend(connect(leader.peer_addr) for _ in range(min(CROWD, 2000)))
-        began = time.monotonic()
-        eventually(lambda: _closed(crowd) >= len(crowd) - 512, "those beyond the bound are closed")
-        figure(f"{len(crowd)} connections to the peer port, all but 512 closed after {time.monotonic() - began:.1f} s")
-        eventually(lambda: _closed(crowd) == len(crowd), "those that say nothing are closed", 20)
+        with Crowd(leader.peer_addr, min(CROWD, 2000), speaking=False) as crowd:
+            began = time.monotonic()
+            eventually(lambda: crowd.closed() >= crowd.opened - 512, "those beyond the bound are closed")
+            took = time.monotonic() - began
+            figure(f"{crowd.opened} connections to the peer port, all but 512 closed after {took:.1f} s")
+            eventually(lambda: crowd.closed() == crowd.opened, "those that do not go on are closed", 20)
 
-    try:
-        unshaken(shared, deed, figure, what="a crowd on the peer port")
-    finally:
-        for connection in crowd:
-            connection.close()
+    unshaken(shared, deed, figure, what="a crowd on the peer port")
 
 
-def _closed(crowd: list[socket.socket]) -> int:
-    """How many the other side has closed."""
-    poll = select.poll()
-    by_number = {each.fileno(): each for each in crowd}
-    for number in by_number:
-        poll.register(number, select.POLLIN)
-    closed = 0
-    for number, _ in poll.poll(0):
-        each = by_number[number]
-        each.setblocking(False)
-        try:
-            while data := each.recv(65536):
-                del data
-            closed += 1
-        except BlockingIOError:
-            pass
-        except OSError:
-            closed += 1
-    return closed
+@pytest.mark.parametrize("port", ["client_addr", "peer_addr"])
+def test_49_few_connections_wait_to_be_accepted_so_that_accepting_them_takes_little_time(
+    shared: LocalCluster, port: str
+) -> None:
+    """One that stands still accepts nothing: what is connected to it then is what waits."""
+    node = shared[shared.others(shared.healed())[0]]
+    host, _, number = getattr(node, port).rpartition(":")
+    backlog = NodeConfig().accept_backlog
+    shared.pause(node.name)
+    with contextlib.ExitStack() as opened:
+        waiting = select.poll()
+        for _ in range(4 * backlog):
+            each = opened.enter_context(socket.socket())
+            each.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                each.connect((host, int(number)))
+            waiting.register(each.fileno(), select.POLLOUT)
+        # On loopback connect() itself carries the whole handshake through: nothing is left to wait for.
+        connected = len(waiting.poll(0))
+    shared.resume(node.name)
+    assert backlog // 2 <= connected <= backlog + 8, f"{connected} wait"
+    shared.healed()
+
+
+def _descriptors(node: LocalNode) -> int:
+    return len(os.listdir(f"/proc/{node.pid}/fd"))
+
+
+def _cpu_seconds(node: LocalNode) -> float:
+    fields = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _settings(directory: Path, **settings: int) -> Path:

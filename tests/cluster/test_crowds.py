@@ -1,6 +1,6 @@
 """Crowds at the door (SAFETY 49): idle connections and floods leave heartbeats, leadership and writers alone.
 
-Small in CI; ``LATTICE_CROWD=10000 LATTICE_HOLD=60 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets,
+Small in CI; ``LATTICE_CROWD=10000 LATTICE_HOLD=45 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets,
 written to by hand: thousands of gRPC channels would be a test of this process.
 """
 

@@ -178,38 +178,46 @@ def _flames(options: argparse.Namespace, who: str, callers: int, per_second: flo
 # -- the timeline -------------------------------------------------------------------------------------
 
 
-async def trace(options: argparse.Namespace) -> list[str]:
-    """A lone caller's put, step by step."""
+async def trace(options: argparse.Namespace, callers: int) -> list[str]:
+    """One put of the first of so many callers, step by step. All travel together, so it tells of all of them."""
     tracer = tracepoints.Tracer()
-    with tracer.installed_in_client():
-        async with cluster_of(TracedCluster, options.dir) as (cluster, client, leader):
-            value = os.urandom(256)
-            for number in range(UNTRACED_PUTS + TRACED_PUTS):
+    value = os.urandom(256)
+
+    async def call(client: AsyncClient, caller: int) -> None:
+        for number in range(UNTRACED_PUTS + TRACED_PUTS):
+            if caller == 0:
                 if number == UNTRACED_PUTS:
                     tracer.marks.clear()
                 tracer.mark("put")
-                await client.put(b"key-%05d" % number, value)
+            await client.put(b"key-%05d-%05d" % (caller, number), value)
+            if caller == 0:
                 tracer.mark("put.end")
+
+    with tracer.installed_in_client():
+        async with cluster_of(TracedCluster, options.dir) as (cluster, client, leader):
+            await asyncio.gather(*(call(client, caller) for caller in range(callers)))
             await client.close()
             await cluster.stop()
             tracks = {name: timeline.Track(tracepoints.read(cluster.marks_of(name))) for name in cluster.nodes}
     followers = [track for name, track in tracks.items() if name != leader]
     text = timeline.timeline(timeline.Track(tracer.marks), tracks[leader], followers)
-    return ["== one caller, a put step by step (medians, microseconds)", "", *text.splitlines(), ""]
+    of = "one caller" if callers == 1 else f"{callers} callers"
+    return [f"== {of}, a put step by step (medians, microseconds)", "", *text.splitlines(), ""]
 
 
 async def run(options: argparse.Namespace) -> str:
     lines: list[str] = []
     for callers in options.callers:
-        lines += await profile(options, callers)
-    if 1 in options.callers:
-        lines += await trace(options)
+        if not options.steps_only:
+            lines += await profile(options, callers)
+        lines += await trace(options, callers)
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--callers", default="256,1", help="how many at once, comma-separated")
+    parser.add_argument("--steps-only", action="store_true", help="no flame graphs, only a put step by step")
     parser.add_argument("--seconds", type=float, default=6.0, help="for each of them")
     parser.add_argument("--out", type=Path, default=Path("profile"), help="where the files go")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where the data goes: not a tmpfs")

@@ -93,7 +93,7 @@ COMMANDS = {
     ),
     "doctor": Listed(
         "doctor:doctor",
-        "Look at every member, its disk, clock, network and settings: what is wrong, and what to do about it.",
+        "Look at every member, its disk, clock, network, certificates and settings: what is wrong, and what to do.",
     ),
     "top": Listed(
         "top:top",

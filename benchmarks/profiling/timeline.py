@@ -36,7 +36,7 @@ CLIENT_OUT = (
 )
 LEADER_DISK = (
     Step("leader", "storage.submit", "", "to the storage queue"),
-    Step("leader", "storage.begin", "", "hand-over: storage thread wakes and gets the interpreter"),
+    Step("leader", "storage.begin", "", "hand-over: next turn of the loop, or the storage thread with the interpreter"),
     Step("leader", "wal.write.end", "", "records encoded, pwrite"),
     Step("leader", "wal.sync.end", "", "fdatasync (and the interpreter again)"),
     Step("leader", "durable", "", "hand-over: call_soon_threadsafe, loop wakes, gets the interpreter"),
@@ -45,7 +45,7 @@ OUT_TO_FOLLOWER = (
     Step("leader", "peer.write", "", "until the link's writer runs; envelope encoded"),
     Step("follower", "receive", "AppendEntries", "gRPC: written, socket, its threads, wake of the follower's loop"),
     Step("follower", "storage.submit", "", "core's step, pass, to the storage queue"),
-    Step("follower", "storage.begin", "", "hand-over: storage thread wakes"),
+    Step("follower", "storage.begin", "", "hand-over: next turn of the loop, or the storage thread"),
     Step("follower", "wal.write.end", "", "records encoded, pwrite"),
     Step("follower", "wal.sync.end", "", "fdatasync (and the interpreter again)"),
     Step("follower", "durable", "", "hand-over: back to the loop"),
@@ -151,7 +151,7 @@ def timeline(client: Track, leader: Track, followers: list[Track]) -> str:
     if not whole:
         return "no put could be followed all the way: are the trace points in step with the code?\n"
     lines = [
-        f"{len(whole)} puts of one caller followed; median {statistics.median(whole) / 1e3:,.0f} us, traced",
+        f"{len(whole)} puts followed; median {statistics.median(whole) / 1e3:,.0f} us, traced",
         "",
         *_section("client to leader", CLIENT_OUT, out),
         *_section("leader's own disk (beside what follows)", LEADER_DISK, disk),

@@ -123,13 +123,14 @@ def install_server(tracer: Tracer) -> None:
     thread = storage_thread.StorageThread
     tracer.around(thread, "submit", "storage.submit")
     tracer.around(thread, "_carry_out", "storage.begin", end=True)
+    tracer.around(thread, "_write_inline", "storage.begin")
     tracer.around(Wal, "write", "wal.write", end=True)
     tracer.around(Wal, "sync", "wal.sync", end=True)
     tracer.around(transport.PeerTransport, "send", "send", detail=lambda _self, messages: _types(messages))
 
     original_write = link.write_envelopes
 
-    async def write_envelopes(outbox: Any, write: Callable[[bytes], Any]) -> None:
+    async def write_envelopes(outbox: Any, write: Callable[[bytes], Any], *rest: Any) -> None:
         take = outbox.take
 
         def traced_take() -> Any:
@@ -137,7 +138,7 @@ def install_server(tracer: Tracer) -> None:
             return take()
 
         outbox.take = traced_take
-        await original_write(outbox, tracer.writer(write, "peer.write"))
+        await original_write(outbox, tracer.writer(write, "peer.write"), *rest)
 
     link.write_envelopes = write_envelopes
     transport.write_envelopes = write_envelopes  # type: ignore[attr-defined]

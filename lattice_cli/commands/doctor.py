@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from pathlib import Path
 
 import click
@@ -22,7 +24,7 @@ from lattice_core.errors import Unavailable
 @common_options
 @click.pass_context
 def doctor(ctx: click.Context, data_dir: Path | None) -> int:
-    """Look at every member, its disk, clock, network and settings: what is wrong, and what to do about it.
+    """Look at every member, its disk, clock, network, certificates and settings: what is wrong, and what to do.
 
     Each finding is ok, a note, a warning or a problem, with its remedy. Exits with 0 when nothing has to be done, with
     1 when there are warnings or problems, and with 3 when no member could be reached.
@@ -40,6 +42,9 @@ def doctor(ctx: click.Context, data_dir: Path | None) -> int:
     endpoints = parse_endpoints(options.endpoints)
     with options.client() as client:
         seen = gather.gather(client, endpoints, options.timeout)
+    if options.connection.tls_cert:
+        own = gather.own_certificate(options.connection.tls_cert)
+        seen = dataclasses.replace(seen, own_certificate=own, now_seconds=time.time())
     if data_dir is not None:
         seen = with_disk(seen, gather.measure_disk(str(data_dir)))
     findings = diagnose(seen)

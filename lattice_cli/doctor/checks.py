@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lattice_cli.doctor import limits, machines
+from lattice_cli.doctor import certificates, limits, machines
 from lattice_cli.doctor.observed import Finding, Observation
 from lattice_cli.render.text import hex_id, plural
 from lattice_core.raft.quorum import majority
@@ -29,6 +29,7 @@ def diagnose(seen: Observation) -> list[Finding]:
         findings += limits.check(seen)
     elif seen.cluster_error is not None:
         findings.append(Finding("problem", "cluster", seen.cluster_error, "lattice status --endpoints H:P, one by one"))
+    findings += certificates.check(seen)
     if seen.disk is not None:
         findings += machines.local_disk(seen.disk)
     return [*_shared(findings)]

@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from lattice_cli.doctor.observed import DiskMeasured, Observation
-from lattice_core.errors import LatticeError, Unavailable
+from lattice_core.errors import ConfigurationError, LatticeError, Unavailable
 
 if TYPE_CHECKING:
-    from lattice_core.client import Client
+    from lattice_core.client import CertificateDetails, Client
 
 MAX_WRITES = 300
 MAX_WRITE_SECONDS = 2.0
@@ -40,6 +40,19 @@ def gather(client: Client, endpoints: tuple[str, ...], timeout: float) -> Observ
     known.update({each.address: each for each in more})
     members = {member.id: known[member.client_addr] for member in cluster.members if member.client_addr}
     return Observation(given, cluster, None, members)
+
+
+def own_certificate(path: str) -> CertificateDetails:
+    """The certificate in a file of ours. Raises ConfigurationError."""
+    from lattice_core.certificates import read
+    from lattice_core.client import CertificateDetails
+
+    try:
+        with open(path, "rb") as file:
+            found = read(file.read())[0]
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    return CertificateDetails("", path, found.not_before.timestamp(), found.not_after.timestamp())
 
 
 def measure_disk(path: str) -> DiskMeasured:

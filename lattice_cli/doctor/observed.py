@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lattice_core.client import ClusterStatus, Examined, MemberReport, NodeStatus
+from lattice_core.client import CertificateDetails, ClusterStatus, Examined, MemberReport, NodeStatus
 
 Severity = Literal["ok", "note", "warning", "problem"]
 """``problem``: broken, or one step from it. ``warning``: will hurt; act. ``note``: to be known, nothing to do."""
@@ -64,6 +64,10 @@ class Observation:
     members: dict[int, Examined] = field(default_factory=dict)
     """By id: each member of ``cluster`` whose client address is known, asked by itself, from here."""
     disk: DiskMeasured | None = None
+    own_certificate: CertificateDetails | None = None
+    """What was shown to members from here."""
+    now_seconds: float = 0.0
+    """This machine's wall clock, for that."""
 
     def reports(self) -> Sequence[MemberReport]:
         return self.cluster.members if self.cluster is not None else ()

@@ -14,7 +14,7 @@ from lattice_cli.render.console import data_console
 from lattice_cli.render.text import hex_id, plural
 
 if TYPE_CHECKING:
-    from lattice_core.client import Examined
+    from lattice_core.client import Examined, NodeDetails
 
 STYLES: dict[Severity, str] = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 MARKS: dict[Severity, str] = {"ok": " ", "note": " ", "warning": "~", "problem": "!"}
@@ -114,7 +114,19 @@ def _measured(examined: Examined | None) -> dict[str, Any]:
         "election_timeout_min_ms": details.election_timeout_min_ms if details is not None else None,
         "election_timeout_max_ms": details.election_timeout_max_ms if details is not None else None,
         "snapshot_age_seconds": details.snapshot_age_seconds if details is not None else None,
+        "certificates": [] if details is None else _certificates(details),
     }
+
+
+def _certificates(details: NodeDetails) -> list[dict[str, Any]]:
+    return [
+        {
+            "port": each.port,
+            "path": each.path,
+            "seconds_left": round(each.not_after_seconds - details.wall_clock_seconds),
+        }
+        for each in details.certificates
+    ]
 
 
 def _disk(seen: Observation) -> dict[str, Any]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         SnapshotTaken,
         Transfer,
     )
-    from lattice_core.client.counters import NodeCounters, NodeDetails, PeerProgress
+    from lattice_core.client.counters import CertificateDetails, NodeCounters, NodeDetails, PeerProgress
     from lattice_core.client.explain import Attempt, Explained, Step
     from lattice_core.client.sync import Client
     from lattice_core.client.txn import (
@@ -77,7 +77,7 @@ __getattr__ = lazy_names(
         "lattice_core.client.aio": ("AsyncClient", "DEFAULT_ENDPOINT", "DEFAULT_TIMEOUT_SECONDS"),
         "lattice_core.client.arguments": ("Data",),
         "lattice_core.client.bulk": ("AsyncBatch", "Batch"),
-        "lattice_core.client.counters": ("NodeCounters", "NodeDetails", "PeerProgress"),
+        "lattice_core.client.counters": ("CertificateDetails", "NodeCounters", "NodeDetails", "PeerProgress"),
         "lattice_core.client.explain": ("Attempt", "Explained", "Step"),
         "lattice_core.client.sync": ("Client",),
         "lattice_core.client.txn": (
@@ -127,6 +127,7 @@ __all__ = [
     "Attempt",
     "Batch",
     "CasResult",
+    "CertificateDetails",
     "Client",
     "ClientTLS",
     "ClusterStatus",

@@ -60,6 +60,18 @@ class PeerProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateDetails:
+    """What a member shows at a port that speaks TLS. Times are since 1970."""
+
+    port: str
+    """client or peer"""
+    path: str
+    """Of its file, as the member was told."""
+    not_before_seconds: float
+    not_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDetails:
     """How a member is set up and what it runs on. None: its system does not say."""
 
@@ -74,6 +86,8 @@ class NodeDetails:
     snapshot_age_seconds: float | None
     snapshot_bytes: int | None
     snapshots_failed: int
+    certificates: tuple[CertificateDetails, ...] = ()
+    """In force when it answered; none where no port speaks TLS."""
 
 
 def details_from_pb(details: raft_pb2.NodeDetails) -> NodeDetails:
@@ -92,6 +106,10 @@ def details_from_pb(details: raft_pb2.NodeDetails) -> NodeDetails:
         snapshot_age_seconds=known("snapshot_age_seconds"),
         snapshot_bytes=known("snapshot_bytes"),
         snapshots_failed=details.snapshots_failed,
+        certificates=tuple(
+            CertificateDetails(each.port, each.path, each.not_before_seconds, each.not_after_seconds)
+            for each in details.certificates
+        ),
     )
 
 

@@ -27,6 +27,15 @@ async def node_details(node: Node) -> raft_pb2.NodeDetails:
         data_dir=node.data_dir,
         snapshot_bytes=newest.size_bytes if newest is not None else None,
         snapshots_failed=node.metrics.snapshots_failed,
+        certificates=[
+            raft_pb2.CertificateDetails(
+                port=listener.port,
+                path=listener.current().cert_path,
+                not_before_seconds=listener.certificate.not_before.timestamp(),
+                not_after_seconds=listener.certificate.not_after.timestamp(),
+            )
+            for listener in node.tls.listeners
+        ],
     )
     await asyncio.to_thread(_look, details, newest.path if newest is not None else None)
     return details

@@ -4,6 +4,10 @@ There is no task here. An input (a message, a client's batch, a finished fsync, 
 and *kicks* the loop, which schedules one pass with ``call_soon``; everything that arrives in the same turn
 of the event loop shares that pass, and so one entry, one append per peer, one write to the disk.
 
+On a follower, applying makes way for the log: an append brings new entries and the news that the ones before are
+committed, the leader waits for the answer to the first and nobody for the second, and whichever thread writes the
+log needs the interpreter. So that is applied when the log has come back, or after a few milliseconds all the same.
+
 The timer follows the core's deadline. If it fires late, this process was held up (stopped, swapped out, a
 long apply), and what others sent meanwhile is waiting unread: the loop lets input in before it lets the
 core conclude that it has heard nothing (no needless elections).
@@ -44,6 +48,9 @@ LATE_SECONDS = 0.05
 
 GRACE_SECONDS = 0.02
 """How long input is let in first then. gRPC needs a few turns to read what waits in the sockets."""
+
+YIELD_SECONDS = 0.003
+"""How long applying makes way at most: a disk that hangs must not keep what is committed from being read."""
 
 QUIET_HEARTBEATS = 2
 """After a start, before the first tick: a leader dials within one heartbeat and sends the next."""
@@ -101,6 +108,8 @@ class ReadyLoop:
         self._thread_seconds = time.thread_time()
         self._process_seconds = time.process_time()
         self._in_grace = False
+        self._yielding_since: float | None = None
+        """Loop time since when applying makes way for the log."""
         self._pass_watchers: list[asyncio.Future[None]] = []
 
     # -- inputs -----------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ class ReadyLoop:
         except Exception as error:
             self.fail(error)
             return
-        if self.applier.has_work:
+        if self.applier.has_work and self._yielding_since is None:
             self.kick()
         self._arm_timer()
         # Whose fault it is when the next timer is late: this thread's, another's of this process, or the machine's.
@@ -249,7 +258,7 @@ class ReadyLoop:
                     self._round_trips.sent(ready.messages, now)
                 self._send(ready.messages)
             if ready.persist is not None:
-                self.storage.submit(ready.persist)
+                self._persist(ready.persist)
             applier.add(ready.committed)
             if self._tracer is not None:
                 self._tracer.committed(ready.committed)
@@ -266,7 +275,18 @@ class ReadyLoop:
                 self.kick()
         self.snapshots.consider()
 
+    def _persist(self, unit: Persist) -> None:
+        self.storage.submit(unit)
+        # Messages that wait for it: an answer to the leader (or a vote).
+        if unit.messages and self.storage.queued and self._yielding_since is None:
+            self._yielding_since = self._loop.time()
+            self._loop.call_later(YIELD_SECONDS, self.kick)
+
     def _apply(self, now: int) -> None:
+        if self._yielding_since is not None:
+            if self.storage.queued and self._loop.time() - self._yielding_since < YIELD_SECONDS:
+                return
+            self._yielding_since = None
         if self.applier.run_slice(now):
             index = self.applier.applied_index
             self.core.applied(index, now)

@@ -138,7 +138,7 @@ def test_a_put_is_followed_through_all_processes_and_each_step_has_its_length() 
     text = timeline.timeline(
         *(timeline.Track(each.marks) for each in (client, leader)), [timeline.Track(follower.marks)]
     )
-    assert text.startswith("1 puts of one caller followed")
+    assert text.startswith("1 puts followed")
     assert f"client to leader: {len(timeline.CLIENT_OUT)} us" in text
     assert f"back to the caller: {len(timeline.BACK)} us" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,20 @@ from typing import Any
 import pytest
 from cli_fixtures import node, report
 
+from lattice_cli import cert_files
 from lattice_cli.doctor import gather
 from lattice_cli.doctor.checks import diagnose
 from lattice_cli.doctor.observed import ACTION, DiskMeasured, Finding, Observation
 from lattice_cli.render import doctor as view
-from lattice_core.client import ClusterStatus, Examined, NodeCounters, NodeDetails, NodeStatus, PeerProgress
+from lattice_core.client import (
+    CertificateDetails,
+    ClusterStatus,
+    Examined,
+    NodeCounters,
+    NodeDetails,
+    NodeStatus,
+    PeerProgress,
+)
 from lattice_core.histogram import LATENCY_BOUNDS_SECONDS, Histogram, HistogramReading
 
 CLUSTER = 0xF8721FD7386F22D0
@@ -125,6 +135,16 @@ def _not_from_here() -> Observation:
     return dataclasses.replace(observation, members={**observation.members, 3: Examined("h:3", None, "no answer")})
 
 
+def certificate(left_days: float, life_days: float = 365, port: str = "client") -> CertificateDetails:
+    """By the clock of :func:`details`, a member's."""
+    ends = 1e9 + left_days * 86_400
+    return CertificateDetails(port, "/etc/n3.pem", ends - life_days * 86_400, ends)
+
+
+def _with_certificates(*certificates: CertificateDetails) -> Observation:
+    return with_n3(details=details(certificates=certificates))
+
+
 def _even() -> Observation:
     return seen(*(member(f"n{number}") for number in range(1, 5)))
 
@@ -145,6 +165,11 @@ def _slow_leader_rounds(seconds: float) -> Observation:
         (_not_from_here, "warning", "members", "other members reach it, clients here do not"),
         (lambda: seen(member("n2"), member("n3", term=4), member("n5")), "problem", "leader", "nobody leads"),
         (_even, "warning", "voters", "4 voters tolerate 1 failure, as 3 would"),
+        (lambda: _with_certificates(certificate(29.5)), "warning", "certificates", "ends on 2001-10-08, in 29 days"),
+        (lambda: _with_certificates(certificate(2.9)), "problem", "certificates", "ends on 2001-09-11, in 2 days"),
+        (lambda: _with_certificates(certificate(-1)), "problem", "certificates", "has expired, on 2001-09-08"),
+        (lambda: _with_certificates(certificate(2.2, 7)), "warning", "certificates", "in 2 days"),
+        (lambda: _with_certificates(certificate(0.6, 7)), "problem", "certificates", "within a day"),
         (lambda: with_n3(version="0.0.9"), "warning", "versions", "0.0.9: n3; 0.1.0: n1, n2"),
         (lambda: with_n3(applied_index=1200), "warning", "lag", "3,800 behind"),
         (lambda: with_n3(state_hash=6), "problem", "state", "hold different states"),
@@ -181,6 +206,35 @@ def test_timeouts_that_no_heartbeat_fits_into_are_found_even_before_anything_was
     tight = details(heartbeat_ms=250)
     findings = diagnose(seen(*(member(name, details=tight, progress=()) for name in ("n1", "n2", "n3"))))
     assert any("two that are lost are one too many" in each.text for each in findings)
+
+
+@pytest.mark.parametrize(("left", "life"), [(31, 365), (3, 7), (0.5, 1)])
+def test_a_certificate_that_lives_long_enough_is_fine_and_the_first_to_end_is_named(left: float, life: float) -> None:
+    findings = diagnose(_with_certificates(certificate(400, 500), certificate(left, life, "peer")))
+    assert {each.severity for each in findings} == {"ok"}
+    (found,) = [each for each in findings if each.check == "certificates"]
+    assert f"{left} days" in found.text or "within a day" in found.text
+
+
+def test_a_certificate_that_serves_both_ports_is_told_of_once() -> None:
+    findings = diagnose(_with_certificates(certificate(2), certificate(2, port="peer")))
+    (found,) = [each for each in findings if each.check == "certificates"]
+    assert "/etc/n3.pem, of its client and peer ports," in found.text
+    assert (found.members, found.severity) == (("n3",), "problem")
+    assert found.remedy is not None
+    assert found.remedy.startswith("lattice certs node n3 --replace")
+
+
+def test_one_s_own_certificate_is_looked_at_also_when_nobody_answers(tmp_path: Path) -> None:
+    cert_files.make_authority(tmp_path, 30)
+    made = cert_files.make_client(tmp_path, "alice", 10)
+    own = gather.own_certificate(str(made.certificate))
+    assert (own.path, own.not_after_seconds) == (str(made.certificate), made.description.not_after.timestamp())
+    expired = Observation((), own_certificate=own, now_seconds=own.not_after_seconds + 1)
+    (found,) = diagnose(expired)
+    assert (found.severity, found.members) == ("problem", ())
+    assert "which is shown from here, has expired" in found.text
+    assert [each.severity for each in diagnose(dataclasses.replace(expired, now_seconds=time.time()))] == ["ok"]
 
 
 def test_what_several_members_share_is_said_once() -> None:
@@ -254,6 +308,9 @@ def test_the_document_has_findings_and_measurements(capsys: pytest.CaptureFixtur
     assert document["findings"][0].keys() == {"severity", "check", "members", "text", "remedy"}
     assert document["members"][2]["name"] == "n3"
     assert document["members"][2]["round_trip_ms"] == 2.0
+    secured = _with_certificates(certificate(2))
+    (told,) = view.document(secured, diagnose(secured))["members"][2]["certificates"]
+    assert told == {"port": "client", "path": "/etc/n3.pem", "seconds_left": 172_800}
     bad = view.document(away(observation, "n3"), diagnose(away(observation, "n3")))
     assert bad["healthy"] is False
     assert bad["members"][2] == {"name": "n3", "reachable": False}

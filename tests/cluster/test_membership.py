@@ -292,7 +292,7 @@ def test_a_change_sent_to_a_minority_is_unavailable_and_changes_nothing(shared: 
     try:
         for name in (leader, others[0]):
             done = lattice(
-                *("--endpoints", shared[leader].client_addr, "--timeout", "4", "cluster", "remove-server", name)
+                *("--endpoints", shared[leader].client_addr, "--timeout", "8", "cluster", "remove-server", name)
             )
             done.the_error()
             assert done.code in (3, 4), done  # refused, while the leader believes that it is one, or nobody leads

@@ -12,6 +12,7 @@ import pytest
 from server_harness import eventually
 
 from lattice_core.errors import StorageFailed
+from lattice_core.raft.messages import AppendSuccess
 from lattice_core.raft.ready import Persist
 from lattice_core.raft.types import Entry
 from lattice_core.server import storage_thread as module
@@ -235,5 +236,21 @@ def test_a_failed_fsync_on_the_loop_ends_everything_too() -> None:
         await harness.thread.stop()
         assert harness.log.syncs == syncs + 1, "never tried again"
         assert harness.durable == durable
+
+    run(scenario())
+
+
+def test_a_followers_unit_of_the_usual_size_is_written_on_the_loop_and_a_leaders_is_not() -> None:
+    async def scenario() -> None:
+        harness = Harness()
+        await harness.trusted()
+        entry = Entry(1, 1, b"x" * (module.INLINE_BYTES + 1))
+        answer = AppendSuccess(1, 2, 1, match_index=1, round=1)
+        for messages, on_loop in (((answer,), True), ((), False)):
+            harness.submitted += 1
+            harness.thread.submit(Persist(harness.submitted, None, None, None, (entry,), None, messages))
+            await eventually(lambda: harness.durable[-1:] == [harness.submitted])
+            assert harness.log.on_loop[-1] is on_loop
+        await harness.thread.stop()
 
     run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,29 @@ def test_when_a_ports_certificate_ends_is_a_metric(tmp_path: Path, mint: Mint) -
             samples = dict(family.read(running.nodes["n1"].node))
             listener = running.nodes["n1"].node.tls.listeners[0]
             assert samples == dict.fromkeys([("client",), ("peer",)], listener.certificate.not_after.timestamp())
+
+    run(scenario())
+
+
+def test_a_member_tells_a_doctor_of_the_certificates_in_force(tmp_path: Path, mint: Mint) -> None:
+    async def scenario() -> None:
+        config = mint.secured(configs(tmp_path, 1)[0])
+        async with cluster([config]) as running:
+            await running.leader()
+            async with AsyncClient(config.client_addr, timeout=10.0, tls=mint.client_tls()) as client:
+                (examined,) = await client.examine([config.client_addr])
+                (other,) = (each.status for each in (await client.cluster_status()).members)
+            assert examined.status is not None
+            assert examined.status.details is not None
+            assert other is not None
+            assert other.details is None
+            now = time.time()
+            paths = {"client": config.tls_cert, "peer": config.peer_tls_cert}
+            told = {each.port: each for each in examined.status.details.certificates}
+            assert {port: each.path for port, each in told.items()} == paths
+            for each in told.values():
+                assert now + 4 * 86_400 < each.not_after_seconds <= now + 5 * 86_400
+                assert each.not_before_seconds < now
 
     run(scenario())
 

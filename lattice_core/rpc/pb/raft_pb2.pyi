@@ -379,7 +379,7 @@ class MemberStatus(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., node_id: _Optional[int] = ..., name: _Optional[str] = ..., client_addr: _Optional[str] = ..., peer_addr: _Optional[str] = ..., role: _Optional[str] = ..., voter: _Optional[bool] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., snapshot_index: _Optional[int] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., state_hash: _Optional[int] = ..., incarnation: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., configuration_index: _Optional[int] = ..., log_bytes: _Optional[int] = ..., keys: _Optional[int] = ..., sessions: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., progress: _Optional[_Iterable[_Union[PeerProgress, _Mapping]]] = ..., counters: _Optional[_Union[NodeCounters, _Mapping]] = ..., details: _Optional[_Union[NodeDetails, _Mapping]] = ...) -> None: ...
 
 class NodeDetails(_message.Message):
-    __slots__ = ("wall_clock_seconds", "heartbeat_ms", "election_timeout_min_ms", "election_timeout_max_ms", "open_descriptors", "descriptor_limit", "disk_bytes", "data_dir", "snapshot_age_seconds", "snapshot_bytes", "snapshots_failed")
+    __slots__ = ("wall_clock_seconds", "heartbeat_ms", "election_timeout_min_ms", "election_timeout_max_ms", "open_descriptors", "descriptor_limit", "disk_bytes", "data_dir", "snapshot_age_seconds", "snapshot_bytes", "snapshots_failed", "certificates")
     WALL_CLOCK_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     ELECTION_TIMEOUT_MIN_MS_FIELD_NUMBER: _ClassVar[int]
@@ -391,6 +391,7 @@ class NodeDetails(_message.Message):
     SNAPSHOT_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOTS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     wall_clock_seconds: float
     heartbeat_ms: int
     election_timeout_min_ms: int
@@ -402,7 +403,20 @@ class NodeDetails(_message.Message):
     snapshot_age_seconds: float
     snapshot_bytes: int
     snapshots_failed: int
-    def __init__(self, wall_clock_seconds: _Optional[float] = ..., heartbeat_ms: _Optional[int] = ..., election_timeout_min_ms: _Optional[int] = ..., election_timeout_max_ms: _Optional[int] = ..., open_descriptors: _Optional[int] = ..., descriptor_limit: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., data_dir: _Optional[str] = ..., snapshot_age_seconds: _Optional[float] = ..., snapshot_bytes: _Optional[int] = ..., snapshots_failed: _Optional[int] = ...) -> None: ...
+    certificates: _containers.RepeatedCompositeFieldContainer[CertificateDetails]
+    def __init__(self, wall_clock_seconds: _Optional[float] = ..., heartbeat_ms: _Optional[int] = ..., election_timeout_min_ms: _Optional[int] = ..., election_timeout_max_ms: _Optional[int] = ..., open_descriptors: _Optional[int] = ..., descriptor_limit: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., data_dir: _Optional[str] = ..., snapshot_age_seconds: _Optional[float] = ..., snapshot_bytes: _Optional[int] = ..., snapshots_failed: _Optional[int] = ..., certificates: _Optional[_Iterable[_Union[CertificateDetails, _Mapping]]] = ...) -> None: ...
+
+class CertificateDetails(_message.Message):
+    __slots__ = ("port", "path", "not_before_seconds", "not_after_seconds")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    port: str
+    path: str
+    not_before_seconds: float
+    not_after_seconds: float
+    def __init__(self, port: _Optional[str] = ..., path: _Optional[str] = ..., not_before_seconds: _Optional[float] = ..., not_after_seconds: _Optional[float] = ...) -> None: ...
 
 class NodeCounters(_message.Message):
     __slots__ = ("elections_started", "leader_changes", "write_operations", "write_batches_failed", "linearizable_reads", "lease_reads", "stale_reads", "read_batches_failed", "held_up", "fsync", "write_batches", "read_batches", "pending_write_bytes", "fsync_stalled_seconds", "disk_full", "disk_free_bytes", "memory_bytes", "cpu_seconds", "not_ready", "disk_used_bytes", "disk_quota_bytes", "no_room")

@@ -190,7 +190,8 @@ class Engine:
             return
         self._closed = True
         loop, self._loop = self._loop, None  # from here on write() and read() meet _start(), which refuses
-        if self._supervisor is not None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
             if self._connected and self.writes.session_id is not None and self.writes.idle:
                 self._wake.set()
                 try:
@@ -198,8 +199,8 @@ class Engine:
                         await self._session_closed.wait()
                 except TimeoutError:
                     pass
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            supervisor.cancel()
+            await asyncio.gather(supervisor, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         if loop is not None:

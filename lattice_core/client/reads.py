@@ -25,8 +25,10 @@ KEYS_ONLY: Final = 1
 COUNT_ONLY: Final = 2
 REVERSE: Final = 4
 
-BATCH_READS: Final = 512
-"""Answers carry values: some hundred small ones keep a message well below a megabyte."""
+BATCH_READS: Final = 128
+"""Reads of many callers travel in several batches, so that while the client wakes the callers of one the cluster
+works on the next (256 callers: 1.1 to 1.3 x the reads, for a tenth more CPU; puts, whose batches cost more, travel
+together). Answers carry values, too: a hundred small ones keep a message well below a megabyte."""
 
 BATCH_RANGES: Final = 4
 """Each may answer with the server's whole bound in bytes, and all answers share one message."""
@@ -92,7 +94,10 @@ class ReadQueue:
         """Queue one validated read. Raises Busy when too many wait already."""
         if self._count >= self.max_reads:
             raise Busy(f"get: {self._count} reads already wait in this client", hint="keep fewer in flight")
-        self._waiting.setdefault(level, deque()).append(WaitingRead(read, future, deadline))
+        waiting = self._waiting.get(level)
+        if waiting is None:
+            waiting = self._waiting[level] = deque()
+        waiting.append(WaitingRead(read, future, deadline))
         self._count += 1
 
     @property

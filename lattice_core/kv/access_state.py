@@ -16,6 +16,7 @@ from lattice_core.kv.access import (
     DISABLE,
     ENABLE,
     GRANT,
+    LEVELS,
     MAX_GRANTS,
     MAX_ROLES,
     MAX_TOKENS,
@@ -37,6 +38,7 @@ from lattice_core.kv.access import (
     Change,
 )
 from lattice_core.kv.digests import chain, mix
+from lattice_core.kv.operands import is_bytes, is_bytes_or_none, is_key, is_natural
 
 
 class User(NamedTuple):
@@ -116,6 +118,21 @@ class Access:
     def load(cls, dumped: list[Any]) -> Access:
         """What :meth:`dump` wrote. Raises ValueError, TypeError for anything else."""
         enabled, users, roles, tokens = dumped
+        well_formed = (
+            all(
+                is_key(name) and is_bytes_or_none(verifier) and all(map(is_key, held)) for name, verifier, held in users
+            )
+            and all(
+                is_key(name) and all(is_bytes(prefix) and level in LEVELS for prefix, level in grants)
+                for name, grants in roles
+            )
+            and all(
+                is_key(token_id) and is_key(user) and is_key(digest) and is_natural(expires) and login in (0, 1)
+                for token_id, user, digest, expires, login in tokens
+            )
+        )
+        if not well_formed or enabled not in (0, 1):
+            raise ValueError("users, roles and tokens that no member writes")
         return cls(
             bool(enabled),
             {name: User(verifier, frozenset(held)) for name, verifier, held in users},

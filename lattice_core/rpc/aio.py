@@ -35,7 +35,13 @@ async def until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    # In the order given, so that which error is reported does not depend on a set's order.
-    for task in tasks:
-        if task in done and not task.cancelled():
-            task.result()
+    try:
+        # In the order given, so that which error is reported does not depend on a set's order.
+        for task in tasks:
+            if task in done and not task.cancelled():
+                task.result()
+    finally:
+        # The error's traceback leads to this frame, and from here a task would lead back to the error.
+        tasks.clear()
+        done.clear()
+        del task

@@ -20,6 +20,7 @@ import grpc
 
 from lattice_core.raft.messages import RESPONSES, Message
 from lattice_core.raft.types import Configuration, NodeId
+from lattice_core.rpc.aborts import BriefAborts
 from lattice_core.rpc.aio import CONNECTION_ERRORS, EOF, until_first_ends
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope
 from lattice_core.rpc.credentials import PeerSecurity
@@ -314,4 +315,4 @@ def raft_handlers(
         )
     if sink is not None:
         handlers["Snapshot"] = grpc.stream_stream_rpc_method_handler(transport.snapshot_handler(sink))
-    return grpc.method_handlers_generic_handler("lattice.v1.Raft", handlers)
+    return BriefAborts(grpc.method_handlers_generic_handler("lattice.v1.Raft", handlers))

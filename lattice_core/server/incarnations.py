@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import google_crc32c
 
 from lattice_core.errors import StorageDamaged
 from lattice_core.raft.types import Member, NodeId
+from lattice_core.storage.errors import SyncFailed
 from lattice_core.storage.filesystem import FileSystem, join
 from lattice_core.storage.identity import PEERS, PEERS_ASIDE
 from lattice_core.storage.recovery import DAMAGE_HINT
@@ -40,6 +41,8 @@ class Incarnations:
         self.contacts = contacts
         self._known = known
         self._writing = asyncio.Lock()
+        self.on_sync_failed: Callable[[SyncFailed], None] = lambda _: None
+        """What to do when an fsync fails while the node runs (SAFETY 18)."""
 
     @classmethod
     def create(cls, fs: FileSystem, directory: str) -> Incarnations:
@@ -87,7 +90,11 @@ class Incarnations:
         async with self._writing:
             updated = {**bindings, **self._known}
             if updated != self._known:
-                await asyncio.to_thread(self._write, updated)
+                try:
+                    await asyncio.to_thread(self._write, updated)
+                except SyncFailed as error:
+                    self.on_sync_failed(error)
+                    raise
                 self._known = updated
 
     def _write(self, known: Mapping[NodeId, int]) -> None:

@@ -113,6 +113,7 @@ class Node:
         clock = ClusterClock(self.machine.time_ms, self._started_ns)
         self.gate = Gate(self, clock, config.data_dir, self.metrics)
         self.loop = ReadyLoop(self.core, self._on_event, self._fatal, self.metrics, self.tracer)
+        opened.incarnations.on_sync_failed = self._storage_failed
         self.proposals = Proposals(
             self.core,
             clock,

@@ -17,12 +17,14 @@ that is whole is started as it is: so the option may stay where it is.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from lattice_core.config import NodeConfig
-from lattice_core.errors import Fatal
+from lattice_core.errors import ConfigurationError, Fatal
 from lattice_core.server.bootstrap import Admission, create_joined
 from lattice_core.server.incarnations import Incarnations
 from lattice_core.storage.filesystem import OfflineFileSystem, join
@@ -39,15 +41,20 @@ from lattice_core.storage.making import (
 
 log = logging.getLogger("lattice.join")
 
-_NEEDED_TO_JOIN = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "peer_tls_cert", "peer_tls_key", "peer_tls_ca")
-"""Settings without which the command would be another one."""
+_NEEDED_TO_JOIN = ("tls_cert", "tls_key", "tls_client_ca", "peer_tls_cert", "peer_tls_key", "peer_tls_ca", "token_file")
+"""Settings without which the command would be another one; and ``tls_ca``, which may have to be found."""
 
 Admit = Callable[[int], Awaitable[Admission]]
 """Have the cluster let in the server with this incarnation."""
 
 
 def way_back(config: NodeConfig) -> str:
-    """The command that brings this node back, to be completed with an address."""
+    """The command that brings this node back, to be completed with an address.
+
+    With all that it needs, also what only who joins needs, and a member's usual command has not: the authority of the
+    members' client ports, where these have TLS, and an administrator's token. Whether access control is on stands in
+    the state, which may be what is damaged.
+    """
     command = [
         *("lattice", "start", "--name", config.name, "--data-dir", config.data_dir),
         *("--client-addr", config.client_addr, "--peer-addr", config.peer_addr),
@@ -55,8 +62,30 @@ def way_back(config: NodeConfig) -> str:
     for setting in _NEEDED_TO_JOIN:
         if value := getattr(config, setting):
             command += [f"--{setting.replace('_', '-')}", value]
+    explained = "H:P: a healthy member's client address"
+    if config.tls_cert or config.tls_ca:
+        authority = config.tls_ca or _authority_of(config)
+        command += ["--tls-ca", authority or "FILE"]
+        if not authority:
+            explained += "; FILE: of the authority that certifies members' client ports"
     command += ["--reseed", "H:P"]
-    return f"{shlex.join(command)} (H:P: a healthy member's client address; what is here is kept aside)"
+    if not config.token_file:
+        explained += "; where access control is on, also --token-file FILE, an administrator's"
+    return f"{shlex.join(command)} ({explained}; what is here is kept aside)"
+
+
+def _authority_of(config: NodeConfig) -> str:
+    """Which of this node's files has the authority of its own certificate for clients: it is the others' too.
+
+    Empty: none of them. For errors only: it reads files.
+    """
+    from lattice_core.certificates import issued_by  # slow to import
+
+    for path in (config.tls_client_ca, config.peer_tls_ca):
+        with contextlib.suppress(OSError, ConfigurationError):
+            if path and issued_by(Path(config.tls_cert).read_bytes(), Path(path).read_bytes()):
+                return path
+    return ""
 
 
 def tidy(fs: OfflineFileSystem, path: str) -> None:

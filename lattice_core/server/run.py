@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -22,11 +21,13 @@ import grpc
 from lattice_core.addresses import parse_addr
 from lattice_core.config import NodeConfig
 from lattice_core.errors import ConfigurationError, LatticeError, ServerRemoved, StorageDamaged, StorageFailed
+from lattice_core.rpc.aborts import BriefAborts
 from lattice_core.rpc.options import client_server_options, peer_server_options
 from lattice_core.rpc.transport import raft_handlers
-from lattice_core.server import logs
+from lattice_core.server import garbage, logs
 from lattice_core.server.access import GatedHandlers
 from lattice_core.server.access_service import AccessService
+from lattice_core.server.allocator import limit_arenas
 from lattice_core.server.backlog import shorten_backlog
 from lattice_core.server.bootstrap import Admission, OpenedNode, create_joined, incarnation_to_join, open_in
 from lattice_core.server.bounds import CallBound, connection_limits, raise_descriptor_limit
@@ -50,10 +51,6 @@ log = logging.getLogger("lattice.run")
 SWITCH_INTERVAL_SECONDS = 0.0001
 """How long the storage thread may have to wait for the interpreter after an fsync, and the loop after that.
 The default of 5 ms is several fsyncs."""
-
-GC_THRESHOLDS = (50_000, 20, 50)
-"""Batches make many short-lived tuples; the default of 700 would have the collector run several times for
-each. What lives long (the store, the log) is tuples of bytes, in no cycles."""
 
 UNCOUNTED_CALLS = 1024
 """Beyond ``max_client_calls``, of which each is told the numbers: calls whose request has not come whole yet, and those
@@ -113,7 +110,7 @@ class RunningNode:
             )
             client_server = grpc.aio.server(
                 handlers=[
-                    GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics)
+                    BriefAborts(GatedHandlers(each, self.node.gate, self.node.catch_up, self.node.metrics))
                     for each in (
                         *(MeasuredHandlers(each, self.node.metrics, calls) for each in services),
                         *introspection_handlers(self.node),
@@ -284,8 +281,9 @@ def _cannot_listen(addr: str, option: str, reason: str) -> ConfigurationError:
 
 def tune_interpreter() -> None:
     """Process-wide settings of a server. See the constants."""
+    limit_arenas()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.set_threshold(*GC_THRESHOLDS)
+    garbage.tune()
     raise_descriptor_limit()
 
 
@@ -322,18 +320,17 @@ async def run_node(config: NodeConfig, *, ready: Callable[[], None] | None = Non
             await asyncio.gather(starting, return_exceptions=True)
             return 0
         starting.result()
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as the process: never look at it again
-        if ready is not None:
-            ready()
-        else:
-            print(ready_line(config), file=sys.stderr, flush=True)  # noqa: T201
-        ends: list[asyncio.Future[Any]] = [asked_to_stop, running.node.failed]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if running.node.failed.done():
-            return await _failed(running, running.node.failed.result())
-        log.info("%s: handing over and stopping", asked_to_stop.result())
-        await running.stop()
+        async with garbage.collected():
+            if ready is not None:
+                ready()
+            else:
+                print(ready_line(config), file=sys.stderr, flush=True)  # noqa: T201
+            ends: list[asyncio.Future[Any]] = [asked_to_stop, running.node.failed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if running.node.failed.done():
+                return await _failed(running, running.node.failed.result())
+            log.info("%s: handing over and stopping", asked_to_stop.result())
+            await running.stop()
         log.info("stopped")
         return 0
     except StorageFailed as error:

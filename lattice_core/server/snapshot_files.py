@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lattice_core.raft.types import SnapshotMeta
 from lattice_core.server.worker import Worker
-from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.errors import DiskFull, SyncFailed
 from lattice_core.storage.filesystem import File, FileSystem, join
 from lattice_core.storage.snapshots import SnapshotReader, list_snapshots, retain, snapshot_name
 
@@ -30,11 +30,13 @@ class Snapshot:
 class SnapshotFiles:
     """One directory of snapshots. Lives on the loop; only ``worker`` touches the disk."""
 
-    def __init__(self, fs: FileSystem, directory: str, cluster_id: int) -> None:
+    def __init__(
+        self, fs: FileSystem, directory: str, cluster_id: int, on_sync_failed: Callable[[SyncFailed], None]
+    ) -> None:
         self.fs = fs
         self.directory = directory
         self.cluster_id = cluster_id
-        self.worker = Worker("lattice-snapshots")
+        self.worker = Worker("lattice-snapshots", on_sync_failed)
         self._in_use: Counter[str] = Counter()
 
     def path_of(self, meta: SnapshotMeta) -> str:

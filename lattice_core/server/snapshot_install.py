@@ -11,6 +11,9 @@ Until the last of these steps is done the node serves stale reads from the state
 
 A crash after any of them leaves the old state or the new, whole (SAFETY 29).
 
+An fsync that fails on the way ends the process, as it does for the log, although the file is nobody's yet and the
+leader has it still: ``worker.py``.
+
 One file is received at a time: the newest stream's. What it holds is never more than a piece in memory.
 """
 

@@ -17,7 +17,7 @@ Where room on the disk is short (``room.py``), neither of the two holds: whateve
 older of the two goes as soon as the newest is verified.
 
 What goes wrong while taking (a full disk, above all) costs the snapshot, one line in the log, and a pause
-before the next attempt. Serving goes on.
+before the next attempt. Serving goes on; but not after an fsync that failed (``worker.py``).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Snapshots:
         peers: PeerDirectory,
         metrics: NodeMetrics | None = None,
     ) -> None:
-        self.files = SnapshotFiles(fs, directory, peers.local.cluster_id)
+        self.files = SnapshotFiles(fs, directory, peers.local.cluster_id, loop.fail)
         self.storage: StorageThread
         """Attach before the first pass; it needs :attr:`installer`."""
         self.newest = newest

@@ -4,6 +4,9 @@ Not the storage thread, whose every millisecond is some client's; and not the lo
 other, so a file is never touched from two sides. Everybody who submits awaits the result, which bounds the
 queue by the number of tasks that have snapshots to do with.
 
+An fsync that fails ends the process, whatever file it was of (SAFETY 18): whoever made the worker is told before
+anybody who waits, and nothing is done after it, cleaning up included. What is left half done goes at the next start.
+
 The thread starts with the first job: a node that takes no snapshots pays nothing. It is a daemon: a disk
 that never answers must not keep the process from ending.
 """
@@ -17,6 +20,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from lattice_core.storage.errors import SyncFailed
+
 log = logging.getLogger("lattice.snapshots")
 
 T = TypeVar("T")
@@ -25,7 +30,7 @@ T = TypeVar("T")
 class Worker:
     """Belongs to the event loop it was made on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_sync_failed: Callable[[SyncFailed], None]) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any] | None] | None]
@@ -33,6 +38,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
         self._stopping = False
+        self._on_sync_failed = on_sync_failed
+        self._sync_failed: SyncFailed | None = None  # the thread's
 
     async def run(self, job: Callable[[], T]) -> T:
         """What ``job`` returns or raises. If the caller is cancelled, a job that was begun still runs to its end."""
@@ -67,16 +74,25 @@ class Worker:
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             job, done = item
-            try:
-                result, error = job(), None
-            except BaseException as caught:
-                result, error = None, caught
+            result, error = self._carry_out(job)
             if done is not None:
                 self._tell(_settle, done, result, error)
             elif error is not None:
                 log.warning("cleaning up after a snapshot failed: %s", error)
             del item, job, done, result, error  # what they hold must not live until the next job
         self._tell(self._ended.set)
+
+    def _carry_out(self, job: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        if self._sync_failed is not None:
+            return None, self._sync_failed
+        try:
+            return job(), None
+        except SyncFailed as caught:
+            self._sync_failed = caught
+            self._tell(self._on_sync_failed, caught)
+            return None, caught
+        except BaseException as caught:
+            return None, caught
 
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 
 from lattice_core.errors import DirectoryInUse, StorageFailed
-from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.errors import DiskFull, SyncFailed
 from lattice_core.storage.filesystem import SECTOR_BYTES, parent
 
 
@@ -107,7 +107,7 @@ class SimFile:
         if self._fs.fail_next_sync:
             self._fs.fail_next_sync = False
             self._fs.dead = True
-            raise StorageFailed(f"cannot sync {self._path}: Input/output error (EIO)")
+            raise SyncFailed(f"cannot sync {self._path}: Input/output error (EIO)")
         self._inode.synced()
 
     def truncate(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The one error that only storage can tell apart: a full disk, which a node may survive.
+"""Errors that only storage can tell apart: a full disk, which a node may survive, and a failed fsync, which it may not.
 
 Everything else storage raises lives in :mod:`lattice_core.errors`, because a person meets it.
 """
@@ -18,3 +18,13 @@ class DiskFull(StorageFailed):
     """
 
     default_hint = "free some space on the disk of the data directory"
+
+
+class SyncFailed(StorageFailed):
+    """An fsync failed, of a file or a directory, for another reason than room: the process has to end (SAFETY 18).
+
+    Whatever file it was, also one that nobody relies on yet and that could be written again: the kernel reports such an
+    error once, to whoever syncs next, and the disk is the one that the log is on.
+    """
+
+    default_hint = "look for the disk's errors in the system's log, and start this member again when it is sound"

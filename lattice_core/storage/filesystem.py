@@ -14,7 +14,8 @@ what a running kernel happens to do:
 * Space that was ``allocate``-d and not yet written reads as zeros, and writing into it needs no more room.
 
 Errors: what the system refuses becomes :class:`~lattice_core.errors.StorageFailed` with path and errno,
-ENOSPC and EDQUOT become :class:`~lattice_core.storage.errors.DiskFull`. Only ``FileNotFoundError`` and
+ENOSPC and EDQUOT become :class:`~lattice_core.storage.errors.DiskFull`, any other failure of ``datasync`` and
+``sync_dir`` :class:`~lattice_core.storage.errors.SyncFailed`. Only ``FileNotFoundError`` and
 ``FileExistsError`` pass through unchanged, since they are answers rather than failures. A ``datasync``
 that failed must never be tried again: the kernel may have dropped the pages and will report success.
 
@@ -32,7 +33,7 @@ from typing import Protocol
 
 from lattice_core.errors import DirectoryInUse, StorageFailed
 from lattice_core.storage.descriptors import NoReserve, Reserve
-from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.errors import DiskFull, SyncFailed
 
 SECTOR_BYTES = 512
 """What a device writes all or nothing: the unit in which unsynced data is lost."""
@@ -157,9 +158,9 @@ def _refusals(action: str, path: str) -> Iterator[None]:
         raise _refused(action, path, error) from error
 
 
-def _refused(action: str, path: str, error: OSError) -> StorageFailed:
+def _refused(action: str, path: str, error: OSError, otherwise: type[StorageFailed] = StorageFailed) -> StorageFailed:
     code = errno.errorcode.get(error.errno, "unknown error") if error.errno is not None else "unknown error"
-    kind = DiskFull if error.errno in _NO_ROOM else StorageFailed
+    kind = DiskFull if error.errno in _NO_ROOM else otherwise
     return kind(f"cannot {action} {path}: {error.strerror or error} ({code})")
 
 
@@ -202,7 +203,7 @@ class RealFile:
         try:
             _datasync(self._descriptor)
         except OSError as error:
-            raise _refused("fsync", self._path, error) from error
+            raise _refused("fsync", self._path, error, SyncFailed) from error
 
     def truncate(self, size: int) -> None:
         with _refusals("truncate", self._path):
@@ -328,6 +329,8 @@ class RealFileSystem:
             descriptor = self._reserve.get(lambda: os.open(path, flags))
             try:
                 os.fsync(descriptor)
+            except OSError as error:
+                raise _refused("fsync directory", path, error, SyncFailed) from error
             finally:
                 self._reserve.give_back(descriptor)
 

@@ -2,7 +2,8 @@
 
 Of its own, so that what it costs is known, and is not taken from the writers that are watched meanwhile; plain
 sockets, because it is the node that is to be tested, and not 10,000 clients. Every second one speaks HTTP/2 and makes
-no call, unless none is to; of the others comes the first byte of it, and no more.
+no call, unless none is to; it answers when it is asked whether it is still there, as a client would. Of the others
+comes the first byte of it, and no more.
 
 That byte is not for the node. Where more come than are accepted the kernel answers with cookies, and then this side
 alone believes that there is a connection, until something is sent over it.
@@ -32,10 +33,13 @@ SOURCES = 8
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+SETTINGS_ACK = b"\0\0\0\4\1\0\0\0\0"
+
+_HEADER_BYTES, _SETTINGS, _PING, _ACK = 9, 4, 6, 1
 
 
 class Crowd:
-    """The process. Opened when it is made, in ``seconds`` and with ``cpu_seconds`` of its own."""
+    """The process; they are open when it is made. ``cpu_seconds`` is what it had used up when it was last asked."""
 
     def __init__(self, addr: str, count: int, *, speaking: bool = True) -> None:
         self._process = subprocess.Popen(
@@ -46,12 +50,13 @@ class Crowd:
         )
         opened = self._answer()
         self.opened: int = opened["opened"]
-        self.seconds: float = opened["seconds"]
         self.cpu_seconds: float = opened["cpu_seconds"]
 
     def closed(self) -> int:
         """How many the other side has closed."""
-        return int(self._ask("look")["closed"])
+        found = self._ask("look")
+        self.cpu_seconds = found["cpu_seconds"]
+        return int(found["closed"])
 
     def close(self) -> None:
         """All of them, at once. Safe to repeat."""
@@ -93,6 +98,25 @@ def allow_descriptors(wanted: int) -> bool:
     return True
 
 
+def _answer(received: bytes) -> bytes:
+    """To SETTINGS and PING; frames this small come whole."""
+    answer = b""
+    while len(received) >= _HEADER_BYTES:
+        end = _HEADER_BYTES + int.from_bytes(received[:3], "big")
+        kind, flags = received[3], received[4]
+        if kind == _SETTINGS and not flags & _ACK:
+            answer += SETTINGS_ACK
+        elif kind == _PING and not flags & _ACK:
+            answer += received[:4] + bytes([_ACK]) + received[5:end]
+        received = received[end:]
+    return answer
+
+
+def _speaks(number: int) -> bool:
+    """Every second one; of the others' first byte nothing more may come."""
+    return number % 2 == 1
+
+
 def _open(host: str, port: int, count: int, *, speaking: bool) -> list[socket.socket]:
     waiting = select.epoll()
     crowd: dict[int, socket.socket] = {}
@@ -112,39 +136,72 @@ def _open(host: str, port: int, count: int, *, speaking: bool) -> list[socket.so
             waiting.unregister(number)
             pending -= 1
             with contextlib.suppress(OSError):  # refused, or hung up already
-                crowd[number].send(PREFACE + SETTINGS if speaking and number % 2 else PREFACE[:1])
+                crowd[number].send(PREFACE + SETTINGS if speaking and _speaks(number) else PREFACE[:1])
     return list(crowd.values())
 
 
-def _closed(crowd: list[socket.socket]) -> int:
-    closed = 0
-    for each in crowd:
+class _Open:
+    """The connections, once they are open: whatever comes is answered until the next line on standard input."""
+
+    def __init__(self, crowd: list[socket.socket], *, speaking: bool) -> None:
+        self._speaking = speaking
+        self._crowd = {each.fileno(): each for each in crowd}
+        self._waiting = select.epoll()
+        for number in self._crowd:
+            self._waiting.register(number, select.EPOLLIN)
+        self._waiting.register(0, select.EPOLLIN)
+        self._closed = 0
+
+    def next_line(self) -> str:
+        """Empty: there will be none."""
+        while True:
+            for number, _ in self._waiting.poll():
+                if number == 0:
+                    return sys.stdin.readline()
+                self._take(number)
+
+    def look(self) -> int:
+        """How many are closed."""
+        for number in [*self._crowd]:
+            self._take(number)
+        return self._closed
+
+    def close(self) -> None:
+        self._waiting.close()
+        for each in self._crowd.values():
+            each.close()
+
+    def _take(self, number: int) -> None:
+        each = self._crowd[number]
         try:
-            while each.recv(65536):
-                pass
-            closed += 1
+            if received := each.recv(65536):
+                if self._speaking and _speaks(number):
+                    each.send(_answer(received))
+                return
         except BlockingIOError:
-            pass
+            return
         except OSError:
-            closed += 1
-    return closed
+            pass
+        self._waiting.unregister(number)
+        self._closed += 1
+        self._crowd.pop(number).close()
 
 
 def main(addr: str, count: int, *, speaking: bool) -> None:
     host, _, port = addr.rpartition(":")
-    began = time.monotonic()
     crowd = _open(host, int(port), count, speaking=speaking)
-    say = {"opened": len(crowd), "seconds": time.monotonic() - began, "cpu_seconds": time.process_time()}
+    say: dict[str, float] = {"opened": len(crowd), "cpu_seconds": time.process_time()}
     print(json.dumps(say), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "look":
-            print(json.dumps({"closed": _closed(crowd)}), flush=True)
+    connections = _Open(crowd, speaking=speaking)
+    while line := connections.next_line().strip():
+        if line == "look":
+            say = {"closed": connections.look(), "cpu_seconds": time.process_time()}
         else:
-            began = time.monotonic()
-            for each in crowd:
-                each.close()
-            crowd.clear()
-            print(json.dumps({"seconds": time.monotonic() - began}), flush=True)
+            connections.close()
+            say = {}
+        print(json.dumps(say), flush=True)
+        if line == "close":
+            break
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Crowds at the door (SAFETY 49): idle connections and floods leave heartbeats, leadership and writers alone.
 
-Small in CI; ``LATTICE_CROWD=10000 LATTICE_HOLD=60 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets,
+Small in CI; ``LATTICE_CROWD=10000 LATTICE_HOLD=45 LATTICE_FLOOD=500`` is the long form. Clients here are raw sockets,
 written to by hand: thousands of gRPC channels would be a test of this process.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from crowd import PREFACE, SETTINGS, Crowd, allow_descriptors
+from crowd import PREFACE, SETTINGS, SETTINGS_ACK, Crowd, allow_descriptors
 from load import Load
 from processes import LocalCluster, LocalNode, eventually
 
@@ -41,8 +41,6 @@ pytestmark = [
     pytest.mark.timeout(900, method="signal"),
     pytest.mark.skipif(sys.platform != "linux", reason="it looks at members through /proc"),
 ]
-
-SETTINGS_ACK = b"\0\0\0\4\1\0\0\0\0"
 
 
 @pytest.fixture
@@ -98,15 +96,20 @@ def test_49_a_crowd_of_idle_connections_on_the_client_port_leaves_leadership_and
             before, began = _cpu_seconds(leader), time.monotonic()
             with Crowd(leader.client_addr, CROWD) as crowd:
                 eventually(lambda: _descriptors(leader) > CROWD, "it has accepted them all", 120)
-                figure(
-                    f"{crowd.opened} connections to the leader in {time.monotonic() - began:.1f} s, which took them "
-                    f"{crowd.cpu_seconds:.1f} s of CPU and it {_cpu_seconds(leader) - before:.1f} s "
-                    f"(load {os.getloadavg()[0]:.1f})"
-                )
+                tell("opened", crowd, before, began)
                 assert eventually(lambda: leader.status(timeout=20), "it answers a new connection too").term
+                before, began = _cpu_seconds(leader), time.monotonic()
                 time.sleep(HOLD_SECONDS)
                 assert crowd.closed() == 0, "within the bound, they are left alone"
+                tell("held", crowd, before, began)
                 crowd.close()
+
+        def tell(what: str, crowd: Crowd, before: float, began: float) -> None:
+            figure(
+                f"{crowd.opened} connections to the leader, {what} for {time.monotonic() - began:.1f} s: they used "
+                f"{crowd.cpu_seconds:.1f} s of CPU so far, it {_cpu_seconds(leader) - before:.1f} s meanwhile "
+                f"(load {os.getloadavg()[0]:.1f})"
+            )
 
         unshaken(cluster, deed, figure, what=f"{CROWD} idle connections")
 

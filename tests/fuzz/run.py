@@ -16,7 +16,7 @@ for directory in (HERE, HERE.parent / "storage", HERE.parent / "raft"):
 
 from mutate import mutated  # noqa: E402
 from running import CORPUS, MEMORY_BYTES, attempt, corpus, memory_of  # noqa: E402
-from targets import TARGETS  # noqa: E402
+from targets import TARGETS, clean_up  # noqa: E402
 
 
 def main() -> int:
@@ -57,5 +57,12 @@ def main() -> int:
     return 1 if findings else 0
 
 
+def clean() -> int:
+    try:
+        return main()
+    finally:
+        clean_up()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(clean())

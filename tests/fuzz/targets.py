@@ -10,36 +10,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import functools
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgpack
 from crashfs import CrashFS
+from examples import BATCHES, CHUNKS, HELLO, PAYLOADS, SNAPSHOT, Book
 from logs import CLUSTER, CONFIG, DIR, NODE, append, create, snapshot, term
 from logs import put as write_to
+from parts import PARTS, snapshot_parts
 
 from lattice_cli import contexts, settings, txn_file
 from lattice_core.addresses import parse_addr
 from lattice_core.config import parse_initial_cluster
 from lattice_core.errors import LatticeError
-from lattice_core.kv import StateMachine, commands, txn
+from lattice_core.kv import StateMachine, commands
 from lattice_core.kv.capture import Restore
 from lattice_core.raft import messages as m
 from lattice_core.raft.types import Entry, SnapshotMeta
 from lattice_core.rpc.codec import MalformedMessage, decode_envelope, decode_messages, to_pb
 from lattice_core.rpc.errors import from_detail
 from lattice_core.rpc.pb import kv_pb2, raft_pb2
-from lattice_core.rpc.peers import PROTOCOL, HelloRefused, LocalIdentity, PeerDirectory
+from lattice_core.rpc.peers import HelloRefused, LocalIdentity, PeerDirectory
 from lattice_core.server.read_batches import decode_reads
 from lattice_core.sim.plan import Plan
 from lattice_core.storage import records
 from lattice_core.storage.identity import read_identity
-from lattice_core.storage.snapshots import SnapshotHeader, SnapshotReader, SnapshotWriter
+from lattice_core.storage.snapshots import SnapshotReader
 from lattice_core.storage.wal import Wal
 from lattice_core.verify.history import read_history
 
@@ -48,23 +51,6 @@ from lattice_core.verify.history import read_history
 class Target:
     run: Callable[[bytes], None]
     examples: tuple[bytes, ...]
-
-
-PUT = commands.put(b"key", b"value")
-TXN = commands.transaction(
-    [(txn.VALUE, txn.EQUAL, b"key", None, b"value"), (txn.VERSION, txn.GREATER, b"a", b"b", 0)],
-    [(txn.PUT, b"key", b"new"), (txn.RANGE, b"a", b"z", 10, 0)],
-    [(txn.DELETE, b"key"), (txn.GET, b"key"), (txn.DELETE_RANGE, b"a", b"z")],
-)
-BATCHES = (
-    commands.encode_batch([PUT]),
-    commands.encode_batch([PUT, commands.delete(b"key"), commands.cas(b"key", None, b"v"), commands.open_session()]),
-    commands.encode_batch([TXN, commands.delete_range(b"a", b""), commands.close_session(1)]),
-)
-PAYLOADS = tuple(
-    commands.encode_payload(1000, [commands.ClientBatch(session, 1, 1, batch)])
-    for session, batch in itertools.product((0, 1), BATCHES)
-)
 
 
 # -- the state machine ---------------------------------------------------------------------------------
@@ -93,20 +79,6 @@ def payload(data: bytes) -> None:
 def reads(data: bytes) -> None:
     with contextlib.suppress(LatticeError):
         decode_reads(data)
-
-
-def _chunks() -> tuple[bytes, ...]:
-    machine = StateMachine()
-    for index, each in enumerate(PAYLOADS, start=1):
-        machine.apply(index, 1, each)
-    capture = machine.capture()
-    try:
-        return tuple(msgpack.packb(chunk) for chunk in capture.to_chunks(100, 1 << 16))
-    finally:
-        capture.close()
-
-
-CHUNKS = _chunks()
 
 
 def snapshot_chunk(data: bytes) -> None:
@@ -144,33 +116,6 @@ def envelope(data: bytes) -> None:
             assert decode_messages([to_pb(message)]) == [message], "what is taken can be said again"
 
 
-class _Book:
-    own = 7
-
-    def __init__(self) -> None:
-        self.bindings: dict[int, int] = {2: 22}
-
-    def known(self) -> Mapping[int, int]:
-        return self.bindings
-
-    async def bind(self, bindings: Mapping[int, int]) -> None:
-        self.bindings.update(bindings)
-
-
-HELLO = raft_pb2.Hello(
-    cluster_id=CLUSTER,
-    node_id=2,
-    to=1,
-    name="n2",
-    client_addr="127.0.0.1:7402",
-    peer_addr="h:2",
-    version="1",
-    protocol=PROTOCOL,
-    incarnation=22,
-    known=[raft_pb2.Incarnation(node_id=1, incarnation=7)],
-)
-
-
 def hello(data: bytes) -> None:
     try:
         greeting = decode_envelope(data).hello
@@ -178,7 +123,7 @@ def hello(data: bytes) -> None:
         return
     local = LocalIdentity(CLUSTER, 1, "n1", "127.0.0.1:7401", "h:1", "1", 7)
     ended: list[str] = []
-    directory = PeerDirectory(local, _Book(), lambda: CONFIG, lambda: (0, CONFIG), ended.append, ended.append, {})
+    directory = PeerDirectory(local, Book(), lambda: CONFIG, lambda: (0, CONFIG), ended.append, ended.append, {})
     with contextlib.suppress(HelloRefused):
         asyncio.run(directory.admit(greeting, expected=None))
 
@@ -194,11 +139,21 @@ def error_detail(data: bytes) -> None:
 
 # -- files ---------------------------------------------------------------------------------------------
 
-_PLACE = Path(tempfile.mkdtemp(prefix="lattice-fuzz-"))
+
+@functools.cache
+def _place() -> Path:
+    return Path(tempfile.mkdtemp(prefix="lattice-fuzz-"))
+
+
+def clean_up() -> None:
+    """Remove the files that targets were given. Whoever runs them calls it in the end."""
+    if _place.cache_info().currsize:
+        shutil.rmtree(_place(), ignore_errors=True)
+        _place.cache_clear()
 
 
 def _file(name: str, data: bytes) -> Path:
-    path = _PLACE / name
+    path = _place() / name
     path.write_bytes(data)
     return path
 
@@ -225,9 +180,9 @@ def config(data: bytes) -> None:
 
 def contexts_file(data: bytes) -> None:
     before = os.environ.get("XDG_CONFIG_HOME")
-    os.environ["XDG_CONFIG_HOME"] = str(_PLACE)
+    os.environ["XDG_CONFIG_HOME"] = str(_place())
     try:
-        (_PLACE / "lattice").mkdir(exist_ok=True)
+        (_place() / "lattice").mkdir(exist_ok=True)
         _file("lattice/contexts.toml", data)
         with contextlib.suppress(LatticeError):
             contexts.load()
@@ -294,16 +249,6 @@ def wal_record(data: bytes) -> None:
             repr(found.record)
 
 
-def _snapshot_file() -> bytes:
-    fs = CrashFS()
-    fs.make_dirs("/data/snapshots")
-    writer = SnapshotWriter(fs, "/data/snapshots", SnapshotHeader(CLUSTER, SnapshotMeta(9, 2, CONFIG)))
-    for chunk in CHUNKS:
-        writer.write(chunk)
-    file = fs.open_read_only(writer.publish())
-    return file.read_at(0, file.size())
-
-
 def snapshot_file(data: bytes) -> None:
     fs = CrashFS()
     fs.make_dirs("/data")
@@ -361,7 +306,8 @@ TARGETS: dict[str, Target] = {
     "plan": Target(plan, tuple(Plan.from_seed(seed, hours=0.001).to_json().encode() for seed in (1, 2))),
     "reads": Target(reads, (msgpack.packb([[1, b"key", None], [2, b"a", b"z", 10, 7, 1]]),)),
     "snapshot_chunk": Target(snapshot_chunk, CHUNKS),
-    "snapshot_file": Target(snapshot_file, (_snapshot_file(),)),
+    "snapshot_file": Target(snapshot_file, (SNAPSHOT,)),
+    "snapshot_parts": Target(snapshot_parts, PARTS),
     "transaction_file": Target(transaction_file, (_TXN,)),
     "wal": Target(wal, (_segment()[:4096],)),
     "wal_record": Target(wal_record, _records()),

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
 from mutate import mutated
 from running import MEMORY_BYTES, attempt, corpus, memory_of
-from targets import TARGETS
+from targets import TARGETS, clean_up
 
 SECONDS = 0.4
 SEED = 20
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_files_stay() -> Iterator[None]:
+    yield
+    clean_up()
 
 
 @pytest.mark.parametrize("name", TARGETS)

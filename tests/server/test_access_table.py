@@ -110,11 +110,18 @@ def reflection(version: str) -> Callable[[Guarded, str], Awaitable[Any]]:
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        stream: Any = stub(metadata=guarded.metadata(who), timeout=10)
-        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-        if await stream.read() is EOF:
-            raise Refused(await stream.code())
-        stream.cancel()
+        while True:
+            stream: Any = stub(metadata=guarded.metadata(who), timeout=10)
+            try:
+                await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                if await stream.read() is EOF:
+                    raise Refused(await stream.code())
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.INTERNAL:
+                    continue  # gRPC's client: it was refused while we wrote, and with what is lost
+                raise
+            stream.cancel()
+            return
 
     return call
 

@@ -208,7 +208,7 @@ def test_making_room_for_a_third_snapshot_never_removes_a_newer_one(tmp_path: Pa
     """SAFETY 31: what has come from the leader meanwhile is what the log begins after."""
 
     async def scenario() -> None:
-        files = SnapshotFiles(RealFileSystem(), str(tmp_path), 77)
+        files = SnapshotFiles(RealFileSystem(), str(tmp_path), 77, pytest.fail)
         members = Configuration.of_voters([Member(1, "n1", "h:1")])
         there = []
         for index in (5, 9, 12):

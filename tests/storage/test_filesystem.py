@@ -10,7 +10,7 @@ import pytest
 from logs import CLUSTER, NODE, append, entries, put, term
 
 from lattice_core.errors import StorageFailed
-from lattice_core.storage.errors import DiskFull
+from lattice_core.storage.errors import DiskFull, SyncFailed
 from lattice_core.storage.filesystem import RealFileSystem
 from lattice_core.storage.identity import DataDirectory, Identity
 from lattice_core.storage.wal import Wal
@@ -46,18 +46,18 @@ def test_short_writes_are_finished(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "kind"), [(errno.EIO, StorageFailed), (errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull)]
 )
-def test_a_refused_write_names_path_and_errno(tmp_path, monkeypatch, code, kind):
+def test_a_refused_write_names_path_and_errno_and_a_failed_fsync_is_told_apart(tmp_path, monkeypatch, code, kind):
     def refuse(*_: object) -> int:
         raise OSError(code, os.strerror(code))
 
     file = RealFileSystem().open(str(tmp_path / "f"), create=True)
     monkeypatch.setattr(os, "pwrite", refuse)
     monkeypatch.setattr(os, "fdatasync", refuse)
-    for call in (lambda: file.write_at(0, b"x"), file.datasync):
+    for call, otherwise in ((lambda: file.write_at(0, b"x"), StorageFailed), (file.datasync, SyncFailed)):
         with pytest.raises(StorageFailed, match=errno.errorcode[code]) as caught:
             call()
         assert str(tmp_path / "f") in str(caught.value)
-        assert type(caught.value) is kind
+        assert type(caught.value) is (DiskFull if kind is DiskFull else otherwise)
 
 
 def test_allocation_without_system_support_writes_zeros(tmp_path, monkeypatch):

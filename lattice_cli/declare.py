@@ -40,6 +40,14 @@ class Command(click.Command):
         # Decorators are applied from below.
         self.panels = tuple(reversed(getattr(self.callback, _PANELS, ())))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # Not all of click's errors say which command they are about.
+            error.ctx = error.ctx or ctx
+            raise
+
     def get_help(self, ctx: click.Context) -> str:
         from lattice_cli.render.help import help_text
 

@@ -242,7 +242,7 @@ def draw_svg(samples: Sequence[Sample], title: str) -> str:
                 scale = PANEL / unit / top
                 points = " ".join(
                     f"{LEFT + plot_width * each.at / end:.1f},{y0 + PANEL - getattr(each, what) * scale:.1f}"
-                    for each in line
+                    for each in _peaks(line, what, plot_width // 2)
                 )
                 colour = COLOURS[position % len(COLOURS)]
                 out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.2"/>')
@@ -260,6 +260,14 @@ def _lines(samples: Sequence[Sample]) -> Iterable[list[Sample]]:
         line.append(each)
     if line:
         yield line
+
+
+def _peaks(line: Sequence[Sample], what: str, most: int) -> list[Sample]:
+    """As many as can be told apart in a drawing: of those that cannot, the highest."""
+    together = max(1, -(-len(line) // most))
+    return [
+        max(line[i : i + together], key=lambda each: float(getattr(each, what))) for i in range(0, len(line), together)
+    ]
 
 
 # -- all of it ------------------------------------------------------------------------------------

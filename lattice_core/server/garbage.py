@@ -5,8 +5,8 @@ Theory
     are gRPC's own: five objects, some 700 bytes, of every call that comes in (how it looks its handler up).
   * By itself the collector runs when so many more objects have been made than freed. Batches make many that live for a
     moment; the default of 700 would have it run several times for each, so the threshold is high (GC_THRESHOLDS). A
-    server with little to do then keeps the circles of ten thousand calls, which is an hour of health checks or a minute
-    of dashboards, and some 7 MiB; in between gRPC's own memory is cut up around what they hold.
+    server with little to do then keeps the circles of ten thousand calls: some 7 MiB, filled in three hours by a health
+    check each second.
   * So the young objects are looked at every few seconds as well: whenever there is little to do there are few of them,
     and when there is much to do the threshold has come first. What is older is looked at as often as Python would.
 

@@ -83,6 +83,11 @@ def test_a_bad_timeout_variable_is_named(lattice: Any, monkeypatch: pytest.Monke
         (["cluster", "statsu"], "error: lattice cluster: no such command 'statsu'. try: lattice cluster status\n"),
         (["put", "k", "v", "--if-absen"], "no such option --if-absen. try: lattice put --if-absent\n"),
         (["put", "k"], "error: lattice put: missing argument 'VALUE'. try: lattice put --help\n"),
+        (
+            ["get", "k", "--range-end"],
+            "error: lattice get: option '--range-end' requires an argument. try: lattice get --help\n",
+        ),
+        (["cluster", "members", "--endpoints"], "error: lattice cluster members: option '--endpoints' requires"),
         (["get", "k", "--timeout", "0"], "invalid value for '--timeout'"),
         (["get", "k", "-o", "xml"], "'xml' is not one of 'table', 'json', 'raw'"),
         (["get", "k", "--limit", "3"], "--limit goes with --prefix"),

@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -83,7 +84,8 @@ class Group(Command, click.Group):
             return result
         # Whoever types "lattice" wants to look around; "lattice cluster" in a script is a mistake.
         is_root = ctx.parent is None
-        click.echo(ctx.get_help(), err=not is_root)
+        # It is drawn for standard output, whose colours a file that takes standard error has no use for.
+        click.echo(ctx.get_help(), err=not is_root, color=None if is_root else sys.stderr.isatty())
         return 0 if is_root else EXIT_USAGE
 
     def resolve_command(

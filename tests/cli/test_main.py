@@ -121,6 +121,15 @@ def test_no_command_shows_the_help(lattice: Any) -> None:
     assert "members" in err
 
 
+def test_help_keeps_its_colours_where_they_are_asked_for_and_only_there() -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    coloured = {**plain, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[" in spawn("get", "--help", env=coloured).stdout
+    assert "\x1b[" not in spawn("get", "--help", env=plain).stdout
+    # What is drawn for standard output, and goes elsewhere.
+    assert "\x1b[" not in spawn("cluster", env=coloured).stderr
+
+
 def test_every_command_has_help_with_the_global_options(lattice: Any) -> None:
     for name in COMMANDS:
         code, out, _ = lattice(name, "--help")

@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -39,6 +40,14 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         # Decorators are applied from below.
         self.panels = tuple(reversed(getattr(self.callback, _PANELS, ())))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # Not all of click's errors say which command they are about.
+            error.ctx = error.ctx or ctx
+            raise
 
     def get_help(self, ctx: click.Context) -> str:
         from lattice_cli.render.help import help_text
@@ -75,7 +84,8 @@ class Group(Command, click.Group):
             return result
         # Whoever types "lattice" wants to look around; "lattice cluster" in a script is a mistake.
         is_root = ctx.parent is None
-        click.echo(ctx.get_help(), err=not is_root)
+        # It is drawn for standard output, whose colours a file that takes standard error has no use for.
+        click.echo(ctx.get_help(), err=not is_root, color=None if is_root else sys.stderr.isatty())
         return 0 if is_root else EXIT_USAGE
 
     def resolve_command(

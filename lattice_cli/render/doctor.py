@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rich.text import Text
 from lattice_cli.doctor.observed import ACTION, Finding, Observation, Severity
 from lattice_cli.render import lines
 from lattice_cli.render.console import data_console
-from lattice_cli.render.text import hex_id, plural
+from lattice_cli.render.text import hex_id, plural, wrapped
 
 if TYPE_CHECKING:
     from lattice_core.client import Examined, NodeDetails
@@ -31,26 +30,22 @@ def show(findings: Sequence[Finding], *, no_color: bool) -> None:
     indent = 2 if narrow else WORD_COLUMNS
     for finding in findings:
         head = f"{MARKS[finding.severity]} {finding.severity:<{WORD_COLUMNS - 2}}"
-        body = [*_wrapped(_what(finding), console.width - indent)]
+        body = [*wrapped(_what(finding), console.width - indent)]
         if finding.remedy is not None:
             body += [f"{'-> ' if first else '   '}{line}" for first, line in
-                     _numbered(_wrapped(finding.remedy, console.width - indent - 3))]  # fmt: skip
+                     _numbered(wrapped(finding.remedy, console.width - indent - 3))]  # fmt: skip
         if narrow:
             console.print(Text(head.rstrip(), style=STYLES[finding.severity]))
         for position, line in enumerate(body):
             leading = Text(head if position == 0 else "", style=STYLES[finding.severity]) if not narrow else Text("")
             leading.pad_right(max(0, indent - len(leading)))
             console.print(leading.append(line, style="" if finding.severity != "ok" else "dim"), soft_wrap=True)
-    console.print(Text("\n" + "\n".join(_wrapped(summary(findings), console.width)), style="bold"), soft_wrap=True)
+    console.print(Text("\n" + "\n".join(wrapped(summary(findings), console.width)), style="bold"), soft_wrap=True)
 
 
 def _what(finding: Finding) -> str:
     who = f" of {', '.join(finding.members)}" if finding.members else ""
     return f"{finding.check}{who}: {finding.text}"
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
 def _numbered(texts: Sequence[str]) -> list[tuple[bool, str]]:

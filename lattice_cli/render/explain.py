@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lattice_cli.render.text import plural, seconds_text
+from lattice_cli.render.text import plural, seconds_text, wrapped
 from lattice_cli.render.top import glyphs_for
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def show(explained: Explained, *, no_color: bool) -> None:
             cells.append(Text(" " * min(start, room - 1) + glyphs.applied * length, style=style))
         table.add_row(*cells)
     console.print(table)
-    console.print(Text(_summary(explained), style="bold"), soft_wrap=True)
+    summary = _summary(explained)
+    for line in wrapped(summary, console.width) if console.is_terminal else [summary]:
+        console.print(Text(line, style="bold"), soft_wrap=True)
 
 
 def _rows(explained: Explained, words: dict[str, str]) -> list[tuple[str, float, float | None, str]]:

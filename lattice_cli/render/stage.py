@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lattice_cli.render.console import data_console
 from lattice_cli.render.tables import cluster_table
+from lattice_cli.render.text import wrapped
 from lattice_core.errors import LatticeError
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ class TextStage:
 
     def act(self, text: str) -> None:
         self._acts += 1
-        self._print(Text(f"\n{self._acts}. {text}", style="bold"))
+        self._print(f"{self._acts}. ", text, "bold", after_blank=True)
 
     def result(self, text: str) -> None:
-        self._print(Text(f"   {text}"))
+        self._print("   ", text)
 
     def cluster(self, status: ClusterStatus) -> None:
         self._console.print()
         self._console.print(cluster_table(status, self._console.width))
 
     def end(self, text: str) -> None:
-        self._print(Text(f"\n{text}", style="bold green"))
+        self._print("", text, "bold green", after_blank=True)
 
     def command(self, text: str) -> None:
         """Something to copy: never wrapped."""
@@ -55,6 +56,11 @@ class TextStage:
                     live.update(Text(f"! {error}", style="bold red"), refresh=True)
                 await asyncio.sleep(REFRESH_SECONDS)
 
-    def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
+    def _print(self, head: str, text: str, style: str = "", *, after_blank: bool = False) -> None:
+        """On a terminal it breaks between words, under where it began; other programs get one line."""
+        if after_blank:
+            self._console.print()
+        lines = wrapped(text, self._console.width - len(head)) if self._console.is_terminal else [text]
+        for number, line in enumerate(lines):
+            self._console.print(Text((" " * len(head) if number else head) + line, style=style), soft_wrap=True)
         self._console.file.flush()

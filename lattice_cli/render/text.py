@@ -27,6 +27,13 @@ def json_bytes(data: bytes) -> str | dict[str, str]:
         return {"base64": base64.b64encode(data).decode()}
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines that break between words only: what somebody may want to copy stays whole."""
+    import textwrap
+
+    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 

@@ -83,6 +83,8 @@ class Observer:
         self._elections_at_first: dict[int, int] = {}
         self._led = ""
         self._led_term = 0
+        self._heard: set[int] = set()
+        """Members that have answered before."""
 
     def observe(self, status: ClusterStatus, at: float) -> Figures:
         """The figures of this status; ``at``: wall clock seconds, only for the times of events."""
@@ -202,6 +204,7 @@ class Observer:
         if last is None:
             self._led, self._led_term = name, status.term
             return
+        self._heard |= {member.id for member in last.members if member.reachable}
         before = {member.id: member for member in last.members}
         for member in status.members:
             former = before.pop(member.id, None)
@@ -210,7 +213,8 @@ class Observer:
             elif former.reachable and not member.reachable:
                 self._tell(at, "!", f"{member.name} does not answer")
             elif member.reachable and not former.reachable:
-                self._tell(at, "+", f"{member.name} answers again")
+                again = " again" if member.id in self._heard else ""
+                self._tell(at, "+", f"{member.name} answers{again}")
             elif member.status is not None and former.status is not None:
                 if member.status.uptime_seconds < former.status.uptime_seconds:
                     self._tell(at, "+", f"{member.name} was restarted")

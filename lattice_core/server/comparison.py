@@ -26,7 +26,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from lattice_core.kv.digests import DIGEST_VERSION
 from lattice_core.raft import quorum
@@ -60,6 +60,17 @@ class Verdict:
     """What a quorum of the voters has; None: nothing has one."""
 
 
+class RoomReports(Protocol):
+    """The room on the disks, of which each member tells the leader on this occasion (room.py)."""
+
+    @property
+    def own(self) -> str | None:
+        """Why this member has too little; None: it has enough."""
+
+    def told(self, peer: NodeId, reason: str) -> None:
+        """What another one says of itself; empty: it has enough."""
+
+
 class Comparison:
     """Owns one task. ``diverged`` is called with the reason if this member has to stop."""
 
@@ -72,6 +83,7 @@ class Comparison:
         peers: PeerDirectory,
         metrics: NodeMetrics,
         diverged: Callable[[str], None],
+        room: Callable[[], RoomReports],
     ) -> None:
         self._core = core
         self._hashes = hashes
@@ -80,6 +92,7 @@ class Comparison:
         self._peers = peers
         self._metrics = metrics
         self._diverged = diverged
+        self._room = room
         self._suspect: int | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -100,6 +113,8 @@ class Comparison:
         response = raft_pb2.StateHashResponse(cluster_id=local.cluster_id, node_id=local.node_id)
         if request.cluster_id == local.cluster_id and request.digest_version == DIGEST_VERSION:
             mine = self._hashes.at(request.index)
+            if request.asker_id:
+                self._room().told(request.asker_id, request.no_room)
             if mine is not None:
                 response.state_hash = mine
                 if request.HasField("state_hash") and request.state_hash != mine:
@@ -144,7 +159,12 @@ class Comparison:
     async def _ask(self, peer: NodeId, index: int, mine: int) -> int | None:
         local = self._peers.local
         request = raft_pb2.StateHashRequest(
-            cluster_id=local.cluster_id, digest_version=DIGEST_VERSION, index=index, state_hash=mine
+            cluster_id=local.cluster_id,
+            digest_version=DIGEST_VERSION,
+            index=index,
+            state_hash=mine,
+            asker_id=local.node_id,
+            no_room=self._room().own or "",
         )
         response = await self._transport.state_hash(peer, request, ASK_SECONDS)
         if response is None or response.cluster_id != local.cluster_id or response.node_id != peer:

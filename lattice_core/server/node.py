@@ -157,7 +157,14 @@ class Node:
             self.metrics,
         )
         self.comparison = Comparison(
-            self.core, self.applier.hashes, self.loop, self.transport, self.peers, self.metrics, self._state_diverged
+            self.core,
+            self.applier.hashes,
+            self.loop,
+            self.transport,
+            self.peers,
+            self.metrics,
+            self._state_diverged,
+            lambda: self.room,
         )
         self.storage = StorageThread(
             opened.wal,
@@ -168,7 +175,9 @@ class Node:
             self.metrics,
         )
         self.snapshots.storage = self.storage
-        self.room = Room(config, self.proposals, self.snapshots, self.log_bytes, self.free_bytes)
+        self.room = Room(
+            config, self.core, self.peers.name_of, self.proposals, self.snapshots, self.log_bytes, self.free_bytes
+        )
         self.explanations = Explanations(self.core, self.proposals, self.reads, self.role_name)
         self.loop.explanations = self.explanations
         self.loop.proposals = self.proposals

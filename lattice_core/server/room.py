@@ -13,7 +13,12 @@ a second, at what the data directory takes up (``disk_quota_bytes``) and at what
 
 It is over when there is a twentieth to spare, not just a byte: otherwise it would come and go with each write.
 Between two looks no more is proposed than the last one left room for. A member decides for the writes that it takes as
-the leader, by its own disk.
+the leader: by its own disk, and by those of the others. Each tells the leader about once a second whether it is short
+(with its question about the state's hash, comparison.py). As long as a majority of the voters has room, the others are
+left behind: one small disk must not stop a cluster, and a member whose disk is full goes on by itself later. Where
+there is none without those that are short, what is written would use up what *they* keep for deletes, so it is refused
+as if it were the leader's own disk. Of those who are silent nothing good is assumed; but for that alone nothing is
+refused.
 """
 
 from __future__ import annotations
@@ -25,6 +30,9 @@ from collections.abc import Callable
 
 from lattice_core.config import NodeConfig
 from lattice_core.errors import StorageFailed
+from lattice_core.raft import quorum
+from lattice_core.raft.node import RaftNode
+from lattice_core.raft.types import NodeId
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.snapshots import Snapshots
 
@@ -34,6 +42,9 @@ LOOK_SECONDS = 0.5
 TIGHT = 0.8
 TO_SPARE = 0.05
 
+REPORT_SECONDS = 5.0
+"""What a member has said of its room holds for so long: they say it about once a second."""
+
 
 class Room:
     """One node's. :meth:`start` and :meth:`close`; the figures are of the last look."""
@@ -41,6 +52,8 @@ class Room:
     def __init__(
         self,
         config: NodeConfig,
+        core: RaftNode,
+        name_of: Callable[[NodeId], str],
         proposals: Proposals,
         snapshots: Snapshots,
         log_bytes: Callable[[], int],
@@ -49,6 +62,13 @@ class Room:
         self.quota_bytes = config.disk_quota_bytes
         self.reserve_bytes = config.disk_reserve_bytes
         self.used_bytes = 0
+        self.own: str | None = None
+        """Why this member's own disk is short of room; None: it is not."""
+        self._core = core
+        self._name_of = name_of
+        self._reports: dict[NodeId, tuple[str, float]] = {}
+        self._led_since: float | None = None
+        self._for_others: str | None = None
         self._proposals = proposals
         self._snapshots = snapshots
         self._log_bytes = log_bytes
@@ -84,19 +104,51 @@ class Room:
         in_snapshots, free = await files.worker.run(lambda: (files.used_bytes(), self._free_bytes()))
         self.used_bytes = in_snapshots + self._log_bytes()
         was = self._proposals.no_room
-        reason = self._reason(self.used_bytes, free, 0.0 if was is None else TO_SPARE)
-        self._proposals.no_room = reason
+        is_short = was is not None and was is not self._for_others
+        self.own = self._reason(self.used_bytes, free, TO_SPARE if is_short else 0.0)
+        self._for_others = self._reason_of_others()
+        self._proposals.no_room = reason = self.own or self._for_others
         in_quota = self.quota_bytes - self.used_bytes if self.quota_bytes else math.inf
         self._proposals.room_left = min(in_quota, free - self.reserve_bytes)
         self._snapshots.room_is(
-            tight=reason is not None or self._is_tight(self.used_bytes, free),
-            short=reason is not None,
+            tight=self.own is not None or self._is_tight(self.used_bytes, free),
+            short=self.own is not None,
             left_for_log=max(0, free - self.reserve_bytes),
         )
         if reason is not None and was is None:
             log.error("writes are refused, deletes go through: %s", reason, extra={"used_bytes": self.used_bytes})
         elif reason is None and was is not None:
             log.warning("there is room again, writing goes on: %d bytes are used, %d are free", self.used_bytes, free)
+
+    def told(self, peer: NodeId, reason: str) -> None:
+        """Another member's own reason, as it has just told this one; empty: it has room."""
+        if peer in self._core.configuration:
+            self._reports[peer] = (reason, asyncio.get_running_loop().time())
+
+    def _reason_of_others(self) -> str | None:
+        """Who keeps a majority from writing on, if this member leads; None: nobody does."""
+        core = self._core
+        now = asyncio.get_running_loop().time()
+        self._reports = {
+            peer: (reason, at)
+            for peer, (reason, at) in self._reports.items()
+            if now - at < REPORT_SECONDS and peer in core.configuration
+        }
+        if not core.is_leader:
+            self._led_since = None
+            return None
+        if self._led_since is None:
+            self._led_since = now
+        voters = core.configuration.all_voters
+        short = {peer: reason for peer, (reason, _) in self._reports.items() if reason and peer in voters}
+        if not short:
+            return None
+        # A leader that has just been elected has yet to hear from those that are well.
+        silent = voters - self._reports.keys() - {core.id} if now - self._led_since >= REPORT_SECONDS else set()
+        if quorum.is_quorum(core.configuration, voters - short.keys() - silent):
+            return None
+        told = "; ".join(f"{self._name_of(peer)}: {reason}" for peer, reason in sorted(short.items()))
+        return f"without members whose disks are short of room there is no majority: {told}"
 
     def _reason(self, used: int, free: int, to_spare: float) -> str | None:
         quota, reserve = self.quota_bytes, self.reserve_bytes

@@ -83,6 +83,11 @@ def test_a_bad_timeout_variable_is_named(lattice: Any, monkeypatch: pytest.Monke
         (["cluster", "statsu"], "error: lattice cluster: no such command 'statsu'. try: lattice cluster status\n"),
         (["put", "k", "v", "--if-absen"], "no such option --if-absen. try: lattice put --if-absent\n"),
         (["put", "k"], "error: lattice put: missing argument 'VALUE'. try: lattice put --help\n"),
+        (
+            ["get", "k", "--range-end"],
+            "error: lattice get: option '--range-end' requires an argument. try: lattice get --help\n",
+        ),
+        (["cluster", "members", "--endpoints"], "error: lattice cluster members: option '--endpoints' requires"),
         (["get", "k", "--timeout", "0"], "invalid value for '--timeout'"),
         (["get", "k", "-o", "xml"], "'xml' is not one of 'table', 'json', 'raw'"),
         (["get", "k", "--limit", "3"], "--limit goes with --prefix"),
@@ -114,6 +119,15 @@ def test_no_command_shows_the_help(lattice: Any) -> None:
     code, out, err = lattice("cluster")
     assert (code, out) == (2, "")
     assert "members" in err
+
+
+def test_help_keeps_its_colours_where_they_are_asked_for_and_only_there() -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    coloured = {**plain, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[" in spawn("get", "--help", env=coloured).stdout
+    assert "\x1b[" not in spawn("get", "--help", env=plain).stdout
+    # What is drawn for standard output, and goes elsewhere.
+    assert "\x1b[" not in spawn("cluster", env=coloured).stderr
 
 
 def test_every_command_has_help_with_the_global_options(lattice: Any) -> None:

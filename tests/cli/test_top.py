@@ -84,6 +84,22 @@ def test_members_come_and_go_and_come_back() -> None:
     assert figures.members[1].reads_per_second == 0
 
 
+def test_a_newcomer_that_answers_for_the_first_time_does_not_answer_again() -> None:
+    observer, _ = observed(
+        cluster(node("n1", "leader", uptime=1)),
+        cluster(node("n1", "leader", uptime=2), away("n2")),
+        cluster(node("n1", "leader", uptime=3), node("n2", uptime=1)),
+        cluster(node("n1", "leader", uptime=4), away("n2")),
+        cluster(node("n1", "leader", uptime=5), node("n2", uptime=3)),
+    )
+    assert events(observer) == [
+        "+ n2 has joined as a voter",
+        "+ n2 answers",
+        "! n2 does not answer",
+        "+ n2 answers again",
+    ]
+
+
 def test_what_a_member_did_while_it_was_away_is_over_that_long() -> None:
     _, figures = observed(
         cluster(node("n1", "leader"), node("n2", uptime=10)),

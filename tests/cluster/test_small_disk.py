@@ -101,6 +101,46 @@ def test_19_a_small_disk_refuses_writes_in_time_takes_deletes_and_heals_by_itsel
         assert cluster[cluster.leader()].status().term == term, "and nobody was elected over it"
 
 
+def test_19_a_follower_whose_disk_is_full_says_so_the_others_go_on_and_with_room_it_does_too(small_disks: Path) -> None:
+    for name in ("n2", "n3"):
+        _resize(small_disks / name, 256 << 20)
+    settings = small_disks / "lattice.toml"
+    settings.write_text(f"segment_bytes = {1 << 20}\ndisk_reserve_bytes = {RESERVE_BYTES}\n")
+    cluster = LocalCluster(small_disks, options=("--config", str(settings)))
+    for name, node in cluster.nodes.items():
+        node.data_dir = small_disks / name / "data"
+        node.arguments[node.arguments.index("--data-dir") + 1] = str(node.data_dir)
+    with cluster, Client(cluster.endpoints, timeout=20) as client:
+        small = cluster["n1"]
+        if cluster.healed() == "n1":
+            client.transfer_leader("n2")
+        leader = cluster.leader()
+        assert leader != "n1"
+        written = 0
+        while not small.status().counters.disk_full:
+            assert written < 2000, "the disk never came to its end"
+            client.put(b"key%04d" % written, VALUE)
+            written += 1
+        assert "the disk is full, so nothing can be written" in small.log()
+        for number in range(20):
+            client.put(b"more%02d" % number, VALUE)
+        assert not cluster[leader].status().counters.no_room
+        assert small.running
+        assert client.get(b"more19") is not None
+
+        _resize(small_disks / "n1", 256 << 20)
+        # What is committed it applies before it is on its own disk: having applied all is no sign of that.
+        eventually(lambda: not small.status().counters.disk_full, "it writes again")
+        eventually(lambda: "there is room on the disk again" in small.log(), "it says so")
+        cluster.healed()
+        cluster.same_state()
+        assert cluster.leader() == leader, "nobody was elected over it"
+
+
+def _resize(place: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+
+
 def _page(addr: str, page: str) -> str:
     with urllib.request.urlopen(f"http://{addr}/{page}", timeout=10) as answer:
         text: str = answer.read().decode()

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import walkthrough  # noqa: E402
 
-PAGES = ["README.md", "docs/tutorial.md", "docs/operations.md"]
+PAGES = ["README.md", "docs/tutorial.md", "docs/command-line.md", "docs/operations.md"]
 
 
 @pytest.mark.cluster

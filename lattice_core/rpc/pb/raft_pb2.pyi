@@ -297,16 +297,20 @@ class SnapshotAnswer(_message.Message):
     def __init__(self, received_bytes: _Optional[int] = ..., delivered: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StateHashRequest(_message.Message):
-    __slots__ = ("cluster_id", "digest_version", "index", "state_hash")
+    __slots__ = ("cluster_id", "digest_version", "index", "state_hash", "asker_id", "no_room")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    ASKER_ID_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     digest_version: int
     index: int
     state_hash: int
-    def __init__(self, cluster_id: _Optional[int] = ..., digest_version: _Optional[int] = ..., index: _Optional[int] = ..., state_hash: _Optional[int] = ...) -> None: ...
+    asker_id: int
+    no_room: str
+    def __init__(self, cluster_id: _Optional[int] = ..., digest_version: _Optional[int] = ..., index: _Optional[int] = ..., state_hash: _Optional[int] = ..., asker_id: _Optional[int] = ..., no_room: _Optional[str] = ...) -> None: ...
 
 class StateHashResponse(_message.Message):
     __slots__ = ("cluster_id", "node_id", "state_hash")

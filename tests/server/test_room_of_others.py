@@ -1,0 +1,125 @@
+"""The leader counts its followers' disks: while a majority has room writes go on, without one they are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from server_harness import Cluster, cluster, configs, eventually, run
+
+from lattice_core.client import AsyncClient
+from lattice_core.errors import Busy, OutcomeUnknown
+from lattice_core.server import room
+from lattice_core.server.run import RunningNode
+
+RESERVE = 10 << 20
+
+
+class Disks:
+    """What each member's disk has left, as it believes."""
+
+    def __init__(self, running: Cluster) -> None:
+        for node in running.nodes.values():
+            self.has(node, 10 * RESERVE)
+
+    def has(self, node: RunningNode, left: int) -> None:
+        node.node.room._free_bytes = lambda: left
+
+
+def reported(leader: RunningNode, of: RunningNode) -> str | None:
+    """What the leader has been told by that one; None: nothing yet."""
+    return leader.node.room._reports.get(of.node.core.id, (None, 0))[0]
+
+
+async def refusal(addr: str) -> Busy:
+    """What a put is told; one whose time is over while it is on its way again is told nothing."""
+    async with AsyncClient(addr, timeout=1) as impatient:
+        for _ in range(10):
+            try:
+                await impatient.put("key", "no")
+            except Busy as refused:
+                return refused
+            except OutcomeUnknown:
+                continue
+            break
+    raise AssertionError("it was not refused")
+
+
+def test_19_one_small_disk_stops_nobody_and_two_of_three_stop_writes_until_there_is_room(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            one, other = running.followers()
+            async with AsyncClient(leader.config.client_addr, timeout=10) as client:
+                await client.put("key", "value")
+                disks.has(one, RESERVE - 1)
+                await eventually(lambda: reported(leader, one))
+                await eventually(lambda: reported(leader, other) == "")
+                await leader.node.room.look()
+                assert leader.node.room.reason is None
+                await client.put("key", "a majority has room")
+                assert one.node.room.reason is not None, "it would refuse writes itself, if it led"
+
+                disks.has(other, RESERVE - 2)
+                await eventually(lambda: leader.node.room.reason)
+                refused = await refusal(leader.config.client_addr)
+                assert "there is no majority" in str(refused)
+                for node, left in ((one, RESERVE - 1), (other, RESERVE - 2)):
+                    assert f"{node.config.name}: the disk has {left} bytes left" in str(refused)
+                assert leader.config.name not in str(refused)
+                assert "delete" in (refused.hint or "")
+                assert leader.node.room.own is None
+                assert not leader.node.snapshots.short_of_room, "its own disk has room"
+                assert await client.delete("key")
+
+                disks.has(one, 10 * RESERVE)
+                await eventually(lambda: leader.node.room.reason is None)
+                await client.put("key", "there is room again")
+
+    run(scenario())
+
+
+def test_19_a_member_that_is_gone_does_not_count_as_one_with_room_and_stops_nothing_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REPORT_SECONDS", 2.5)
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            one, gone = running.followers()
+            await eventually(lambda: reported(leader, gone) == "" and reported(leader, one) == "")
+            await running.kill(gone.config.name)
+            await eventually(lambda: reported(leader, gone) is None)
+            async with AsyncClient(leader.config.client_addr, timeout=10) as client:
+                await leader.node.room.look()
+                await client.put("key", "two are a majority, and have room")
+                disks.has(one, RESERVE - 1)
+                await eventually(lambda: leader.node.room.reason)
+                assert f"{one.config.name}: the disk has" in (leader.node.room.reason or "")
+                await client.delete("key")
+
+                await running.start(gone.config.name)
+                disks.has(running.nodes[gone.config.name], 10 * RESERVE)
+                await eventually(lambda: leader.node.room.reason is None)
+                await client.put("key", "value")
+
+    run(scenario())
+
+
+def test_19_who_leads_no_more_refuses_nothing_for_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            one, other = running.followers()
+            disks.has(one, RESERVE - 1)
+            disks.has(other, RESERVE - 1)
+            await eventually(lambda: leader.node.room.reason)
+            await leader.node.transfer_leader(one.config.name)
+            await eventually(lambda: leader.node.room.reason is None)
+            assert one.node.room.own is not None
+
+    run(scenario())

@@ -104,11 +104,14 @@ async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once:
         tls = cluster.tls
         stage.command(f"export LATTICE_TLS_CA={tls.ca} LATTICE_TLS_CERT={tls.cert} LATTICE_TLS_KEY={tls.key}")
     stage.command("lattice put greeting hello && lattice get greeting --explain")
-    stage.command("lattice cluster status        # who leads, who lags, who is gone")
-    stage.command("lattice bench --seconds 5     # how fast it is, here")
-    stage.command("lattice doctor                # what is wrong with it")
+    suggestions = {
+        "lattice cluster status": "who leads, who lags, who is gone",
+        "lattice bench --seconds 5": "how fast it is, here",
+        "lattice doctor": "what is wrong with it",
+    }
     if leader is not None:
-        stage.command(f"kill -9 {cluster.nodes[leader.name].pid:<13} # {leader.name} leads; then: lattice top")
+        suggestions[f"kill -9 {cluster.nodes[leader.name].pid}"] = f"{leader.name} leads; then: lattice top"
+    stage.commands(suggestions)
     if keep:
         stage.end("To stop it and remove what it wrote:")
         pids = " ".join(str(node.pid) for node in cluster.nodes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.live import Live
@@ -44,6 +44,12 @@ class TextStage:
     def command(self, text: str) -> None:
         """Something to copy: never wrapped."""
         self._console.print(Text(f"   {text}"), soft_wrap=True)
+
+    def commands(self, suggested: Mapping[str, str]) -> None:
+        """Several, and what each is for, as a comment that may be copied too."""
+        widest = max(map(len, suggested))
+        for text, purpose in suggested.items():
+            self.command(f"{text:<{widest}}  # {purpose}")
 
     async def watch(self, ask: Callable[[], Awaitable[ClusterStatus]]) -> None:
         """Keep the table of members on the screen until cancelled."""

@@ -39,6 +39,13 @@ def test_the_story_breaks_between_words_where_it_is_watched(columns: int, monkey
     assert lines[-1] == "   lattice get --endpoints 127.0.0.1:7401,127.0.0.1:7402 greeting", "to be copied as it is"
 
 
+def test_what_suggested_commands_are_for_stands_in_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    TextStage(no_color=True).commands({"lattice cluster status": "who leads", "kill -9 7": "n2 leads"})
+    assert stdout.getvalue() == "   lattice cluster status  # who leads\n   kill -9 7               # n2 leads\n"
+
+
 def test_a_sentence_is_one_line_for_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = told(io.StringIO(), monkeypatch, 40)
     assert f"1. {ACT}" in lines

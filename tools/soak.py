@@ -38,7 +38,7 @@ from lattice_cli.chaos.nodes import SETTINGS
 from lattice_cli.chaos.plan import Plan
 from lattice_cli.chaos.run import Run
 from lattice_cli.chaos.workloads import WORKLOADS
-from lattice_cli.chaos.workloads.base import TIMEOUT_SECONDS, Workload
+from lattice_cli.chaos.workloads.base import Workload
 from lattice_cli.render.tables import new_table
 from lattice_core.client import AsyncClient
 from lattice_core.errors import NotApplied, OutcomeUnknown
@@ -80,7 +80,7 @@ class Steady(Workload):
         draw = self.arena.random(f"steady/{caller}")
         writes = caller % 2 == 0
         while not self.arena.stopping.is_set():
-            client = self.client if writes else AsyncClient(self.arena.endpoints, timeout=TIMEOUT_SECONDS)
+            client = self.client if writes else self.arena.new_client()
             try:
                 for _ in range(draw.randrange(OPERATIONS_PER_CLIENT)):
                     if self.arena.stopping.is_set():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -20,9 +21,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+
 from lattice_cli.chaos import power
 from lattice_cli.chaos.links import Links
 from lattice_cli.demo.processes import DIE_WITH_PARENT, POLL_SECONDS, LocalCluster, LocalNode
+from lattice_core.rpc.credentials import open_channel
+from lattice_core.tls import Material, load
 
 SETTINGS = {
     "segment_bytes": 128 << 10,
@@ -46,6 +51,16 @@ _PTRACE = "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1))\n"
 """PR_SET_PTRACER, any: where the kernel restricts ptrace to parents (Yama), strace may attach to this one."""
 
 
+def _tls_options(arguments: list[str]) -> list[str]:
+    """Those of a node's options that are about TLS, each with its file."""
+    return [
+        word
+        for option, value in itertools.pairwise(arguments)
+        if option.startswith(("--tls-", "--peer-tls-"))
+        for word in (option, value)
+    ]
+
+
 class ChaosCluster(LocalCluster):
     """Call :meth:`prepare` before :meth:`start`, and in the end :meth:`end` (and :meth:`kill_all`, unless what is
     left behind is wanted)."""
@@ -53,8 +68,13 @@ class ChaosCluster(LocalCluster):
     start_seconds = START_SECONDS
     launcher = DIE_WITH_PARENT.replace("if os.getppid()", _PTRACE + "if os.getppid()")
 
-    def __init__(self, nodes: int, *, parent_dir: Path | None = None) -> None:
-        super().__init__(nodes, parent_dir=parent_dir)
+    def __init__(self, nodes: int, *, parent_dir: Path | None = None, tls: bool = False) -> None:
+        super().__init__(nodes, parent_dir=parent_dir, tls=tls)
+        self._material: Material | None = None
+        if self.tls is not None:
+            self._material = load(str(self.tls.ca), str(self.tls.cert), str(self.tls.key))
+            for node in self.nodes.values():
+                node.arguments += ["--tls-ca", str(self.tls.ca)]  # for those that come back as new members
         self.links = Links(self.nodes)
         self._expected: dict[str, int] = {}
         self._removable: set[str] = set()
@@ -84,6 +104,10 @@ class ChaosCluster(LocalCluster):
             if node.running:
                 self.kill(node.name)
         await self.links.close()
+
+    def open_channel(self, addr: str, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+        """To a client port, as one who shows a certificate where that is wanted."""
+        return open_channel(addr, self._material, options)
 
     # -- what is known of them --------------------------------------------------------------------
 
@@ -141,6 +165,7 @@ class ChaosCluster(LocalCluster):
             *("--name", name, "--data-dir", str(node.data_dir)),
             *("--client-addr", node.client_addr, "--peer-addr", node.peer_addr),
             *("--config", str(self.directory / f"{name}.toml"), way, others),
+            *_tls_options(node.arguments),
         ]
 
     def reseed(self, name: str) -> None:

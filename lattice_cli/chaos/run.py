@@ -29,7 +29,6 @@ from lattice_cli.chaos.watch import Watch
 from lattice_cli.chaos.workloads import WORKLOADS, Arena, Tally, Workload
 from lattice_cli.chaos.workloads.base import OVERDUE_SECONDS, TIMEOUT_SECONDS
 from lattice_cli.chaos.workloads.register import Register
-from lattice_core.client import AsyncClient
 from lattice_core.errors import LatticeError, Unavailable
 
 FIRST_LEADER_SECONDS: Final = 30.0
@@ -119,11 +118,13 @@ class Run:
         *,
         parent_dir: Path | None = None,
         history: Path | None = None,
+        tls: bool = False,
         tell: Callable[[float, str], None] = lambda seconds, text: None,
     ) -> None:
-        """``tell`` gets each event, with the seconds since the beginning."""
+        """``tls``: mutual TLS on every port, through the proxies too. ``tell`` gets each event, with the seconds since
+        the beginning."""
         self.plan = plan
-        self.cluster = ChaosCluster(plan.nodes, parent_dir=parent_dir)
+        self.cluster = ChaosCluster(plan.nodes, parent_dir=parent_dir, tls=tls)
         self.directory = self.cluster.directory
         self.report = Report(plan, self.directory)
         self.tally = Tally()
@@ -131,7 +132,6 @@ class Run:
         self._tell = tell
         self._began = time.monotonic()
         self._events = (self.directory / "events.log").open("w", encoding="utf-8")
-        self._client = AsyncClient(self.cluster.endpoints, timeout=TIMEOUT_SECONDS)
         self._arena = Arena(
             self.cluster.endpoints,
             {node.name: node.client_addr for node in self.cluster.nodes.values()},
@@ -139,7 +139,10 @@ class Run:
             self.tally,
             self._violation,
             str(history if history is not None else self.directory / "history.jsonl"),
+            self.cluster.open_channel,
+            self.cluster.tls,
         )
+        self._client = self._arena.new_client()
         self.nemesis = Nemesis(plan, self.cluster, self.watch, self._client, self._event, self._violation)
         self._workloads: list[Workload] = []
         self._callers: list[asyncio.Task[None]] = []

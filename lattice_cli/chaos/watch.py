@@ -100,7 +100,7 @@ class Watch:
         pid, asked_at = node.pid, asyncio.get_running_loop().time()
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = grpc.aio.insecure_channel(node.client_addr, options=CHANNEL_OPTIONS)
+            channel = self._channels[name] = self._cluster.open_channel(node.client_addr, CHANNEL_OPTIONS)
         make: Any = cluster_pb2_grpc.ClusterStub
         try:
             status: raft_pb2.MemberStatus = await make(channel).NodeStatus(

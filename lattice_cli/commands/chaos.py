@@ -61,6 +61,7 @@ FRESH_SEED_BITS = 32
     metavar="DIR",
     help="Where each run makes its directory. [default: the system's for temporary files]",
 )
+@click.option("--tls", is_flag=True, help="With certificates of its own: mutual TLS among members and with clients.")
 @click.option("--keep", is_flag=True, help="Keep the directory of a good run, too.")
 @common_options
 @click.pass_context
@@ -74,6 +75,7 @@ def chaos(
     history: Path | None,
     runs: int,
     directory: Path | None,
+    tls: bool,
     keep: bool,
 ) -> int:
     """Attack a local cluster of real processes while clients work on it, and judge what they saw.
@@ -107,7 +109,7 @@ def chaos(
         Plan.from_seed(number, nodes=nodes, seconds=seconds, workloads=chosen, kinds=kinds)
         for number in range(first, first + runs)
     ]
-    return _run(options, plans, directory, history, keep)
+    return _run(options, plans, directory, history, tls, keep)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -116,7 +118,9 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) or None
 
 
-def _run(options: Globals, plans: list[Plan], directory: Path | None, history: Path | None, keep: bool) -> int:
+def _run(
+    options: Globals, plans: list[Plan], directory: Path | None, history: Path | None, tls: bool, keep: bool
+) -> int:
     import asyncio
 
     from lattice_cli.render import chaos as render
@@ -125,7 +129,7 @@ def _run(options: Globals, plans: list[Plan], directory: Path | None, history: P
     reports: list[Report] = []
     try:
         for plan in plans:
-            report = asyncio.run(_one(plan, view, directory, history, keep))
+            report = asyncio.run(_one(plan, view, directory, history, tls, keep))
             if report is None:
                 return EXIT_INTERRUPTED
             reports.append(report)
@@ -144,7 +148,9 @@ def _run(options: Globals, plans: list[Plan], directory: Path | None, history: P
     return 0
 
 
-async def _one(plan: Plan, view: View, directory: Path | None, history: Path | None, keep: bool) -> Report | None:
+async def _one(
+    plan: Plan, view: View, directory: Path | None, history: Path | None, tls: bool, keep: bool
+) -> Report | None:
     """One run; None if it was interrupted. Ctrl-C and SIGTERM end it in good order, whatever it is doing."""
     import asyncio
 
@@ -156,7 +162,7 @@ async def _one(plan: Plan, view: View, directory: Path | None, history: Path | N
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:
         loop.add_signal_handler(number, task.cancel)
-    run = Run(plan, parent_dir=directory, history=history, tell=view.event)
+    run = Run(plan, parent_dir=directory, history=history, tls=tls, tell=view.event)
     report = None
     try:
         with view.watching(run):

@@ -148,10 +148,12 @@ def test_49_few_connections_wait_to_be_accepted_so_that_accepting_them_takes_lit
             with contextlib.suppress(BlockingIOError):
                 each.connect((host, int(number)))
             waiting.register(each.fileno(), select.POLLOUT)
-        # On loopback connect() itself carries the whole handshake through: nothing is left to wait for.
+        # On loopback connect() itself usually carries the whole handshake through, and nothing is left to wait for.
+        eventually(lambda: len(waiting.poll(0)) >= backlog, "as many as may wait are connected")
+        time.sleep(0.2)
         connected = len(waiting.poll(0))
     shared.resume(node.name)
-    assert backlog // 2 <= connected <= backlog + 8, f"{connected} wait"
+    assert connected <= backlog + 8, f"{connected} wait"
     shared.healed()
 
 

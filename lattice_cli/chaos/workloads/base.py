@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from lattice_core.client import AsyncClient, KeyValue
+import grpc
+
+from lattice_core.client import AsyncClient, ClientTLS, KeyValue
 from lattice_core.errors import LatticeError, NotApplied, OutcomeUnknown
 
 T = TypeVar("T")
@@ -65,7 +67,13 @@ class Arena:
     tally: Tally
     violation: Callable[[str], None]
     history_path: str
+    open_channel: Callable[[str, list[tuple[str, int]]], grpc.aio.Channel]
+    tls: ClientTLS | None = None
+    """What clients need; None: plain text."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def new_client(self) -> AsyncClient:
+        return AsyncClient(self.endpoints, timeout=TIMEOUT_SECONDS, tls=self.tls)
 
     def random(self, name: str) -> random.Random:
         """A source of its own for each caller."""
@@ -83,7 +91,7 @@ class Workload(ABC):
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
-        self.client = AsyncClient(arena.endpoints, timeout=TIMEOUT_SECONDS)
+        self.client = arena.new_client()
 
     @abstractmethod
     def callers(self) -> list[Coroutine[Any, Any, None]]:

@@ -49,7 +49,7 @@ class Register(Workload):
 
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena)
-        self.other = AsyncClient(arena.endpoints, timeout=self.client.timeout)
+        self.other = arena.new_client()
         self.recorder = HistoryRecorder(callers=CALLERS + len(arena.addresses), path=arena.history_path)
         self.operations = 0
         self._began = time.monotonic()
@@ -137,7 +137,7 @@ class Register(Workload):
     async def _read_from(self, caller: int, name: str, address: str) -> None:
         draw = self.arena.random(f"register/reader/{name}")
         make: Any = kv_pb2_grpc.KVStub
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        async with self.arena.open_channel(address, CHANNEL_OPTIONS) as channel:
             stub = make(channel)
             while not self.arena.stopping.is_set():
                 key = self._key(draw)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from lattice_core.client import Client, Consistency, KeyValue, RangeResult
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """What is to be read, and how fresh it must be."""
 
     start: bytes
@@ -156,7 +154,7 @@ def _show_one(options: Globals, wanted: _Wanted, client: Client, *, explain: boo
     else:
         # The first key with this prefix is the key itself, if there is such a key. A range rather than a get, because
         # its answer also names the store's revision.
-        found = next(_pages(client, replace(wanted, limit=1)))
+        found = next(_pages(client, wanted._replace(limit=1)))
         kvs, revision = [kv for kv in found.kvs if kv.key == wanted.start], found.revision
     if options.output == "json":
         from lattice_cli.render import documents

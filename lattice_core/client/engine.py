@@ -21,7 +21,6 @@ are gone when :meth:`Engine.close` returns.
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Any, Final, Literal
 
 import grpc
@@ -103,6 +102,8 @@ class Backoff:
         self._seconds = BACKOFF_FIRST_SECONDS
 
     def next_seconds(self) -> float:
+        import random  # by those whose first try failed
+
         seconds = self._seconds
         self._seconds = min(seconds * BACKOFF_GROWTH, BACKOFF_LAST_SECONDS)
         return seconds * random.uniform(0.5, 1.5)

@@ -10,8 +10,7 @@ machinery out of the way. A local subchannel pool keeps one channel's backoff fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 Options: TypeAlias = list[tuple[str, Any]]
 
@@ -36,8 +35,7 @@ CLIENT_SEND_LIMIT_BYTES = 16 << 20
 """Answers are bounded where they are made, well below the 4 MiB that clients take by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(NamedTuple):
     """What one listener puts up with."""
 
     connections: int | None = None

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 FRESH_SEED_BITS = 32
 
 
+class Interrupted(Exception):
+    """A run was ended before its verdict."""
+
+    def __init__(self, found: list[str], left: Path | None) -> None:
+        super().__init__("interrupted")
+        self.found = found
+        """Violations, until then."""
+        self.left = left
+        """Its directory, if that is kept."""
+
+
 @command()
 @click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="How many.")
 @click.option(
@@ -127,17 +138,19 @@ def _run(
 
     view = render.View(no_color=options.no_color)
     reports: list[Report] = []
+    interrupted: Interrupted | None = None
     try:
         for plan in plans:
             report = asyncio.run(_one(plan, view, directory, history, tls, keep))
-            if report is None:
-                return EXIT_INTERRUPTED
             reports.append(report)
             if len(plans) > 1 and options.output == "raw":
                 render.line(report)
+    except Interrupted as error:
+        interrupted = error
     finally:
         view.close()
-    render.show(options, reports)
+    if reports or interrupted is None:
+        render.show(options, reports)
     failed = [report for report in reports if not report.good]
     if failed:
         worst = failed[0]
@@ -145,13 +158,18 @@ def _run(
         raise Negative(
             f"chaos: seed {worst.plan.seed}: {worst.verdict}: {reason}", hint=f"less {worst.directory}/events.log"
         )
-    return 0
+    if interrupted is None:
+        return 0
+    left = f"; what it left is in {interrupted.left}" if interrupted.left is not None else ""
+    if interrupted.found:  # what was found is found, whoever interrupts
+        raise Negative(f"chaos: interrupted, and had found by then: {interrupted.found[0]}{left}")
+    what = "nothing was judged" if not reports else f"{len(reports)} of {len(plans)} runs were judged"
+    click.echo(f"interrupted: {what}{left}", err=True)
+    return EXIT_INTERRUPTED
 
 
-async def _one(
-    plan: Plan, view: View, directory: Path | None, history: Path | None, tls: bool, keep: bool
-) -> Report | None:
-    """One run; None if it was interrupted. Ctrl-C and SIGTERM end it in good order, whatever it is doing."""
+async def _one(plan: Plan, view: View, directory: Path | None, history: Path | None, tls: bool, keep: bool) -> Report:
+    """One run. Raises Interrupted: Ctrl-C and SIGTERM end it in good order, whatever it is doing."""
     import asyncio
 
     from lattice_cli.chaos.run import Run
@@ -167,9 +185,8 @@ async def _one(
     try:
         with view.watching(run):
             report = await run.run()
-        return report
     except asyncio.CancelledError:
-        return None
+        pass
     finally:
         for number in signals:
             loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
@@ -180,6 +197,9 @@ async def _one(
                 run.remove()
             for number in signals:
                 loop.remove_signal_handler(number)
+    if report is None:
+        raise Interrupted(run.report.violations, run.directory if run.directory.exists() else None)
+    return report
 
 
 def _list_kinds(options: Globals) -> None:

@@ -257,8 +257,12 @@ def test_what_destroys_is_asked_for_at_a_terminal_and_done_in_a_script(
 
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     code, out, err = lattice(*words)
-    assert (code, out) == (130, "")
+    assert (code, out) == (1, "")
     assert "Go on? [y/N]" in err
+    assert err.splitlines()[-1].endswith("error: not confirmed, nothing was changed")
+    monkeypatch.setattr(sys, "stdin", Terminal(""))  # Ctrl-D
+    code, _, err = lattice(*words)
+    assert (code, err.splitlines()[-1]) == (1, "error: not confirmed, nothing was changed")
     assert [call for call in client.calls if call[0] != "client"] == []
     for answer, flags in (("y\n", []), ("", ["--yes"])):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))

@@ -170,12 +170,16 @@ class Run:
         self._sum_up()
         return self.report
 
+    def judge_no_more(self) -> None:
+        """Whatever is seen from here on is no finding."""
+        self._over = True
+
     async def close(self) -> None:
         """No process, connection or task is left; the directory is. Safe to repeat.
 
         Whoever would take the end of a node for a finding ends before the nodes do, and nothing is a finding any more.
         """
-        self._over = True
+        self.judge_no_more()
         for task in self._callers:
             task.cancel()
         await asyncio.gather(*self._callers, return_exceptions=True)

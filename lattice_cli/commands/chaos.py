@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import click
 from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
 from lattice_cli.options import Globals, Number, common_options, resolve
-from lattice_core.errors import InvalidRequest
+from lattice_core.errors import InvalidRequest, LatticeError
 
 if TYPE_CHECKING:
     from lattice_cli.chaos.plan import Plan
@@ -173,30 +172,25 @@ async def _one(plan: Plan, view: View, directory: Path | None, history: Path | N
     import asyncio
 
     from lattice_cli.chaos.run import Run
+    from lattice_cli.interrupts import Interrupts
 
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
     run = Run(plan, parent_dir=directory, history=history, tls=tls, tell=view.event)
+    interrupts = Interrupts(run.judge_no_more)
     report = None
     try:
         with view.watching(run):
             report = await run.run()
-    except asyncio.CancelledError:
-        pass
+    except (asyncio.CancelledError, LatticeError):
+        if not interrupts.came:
+            raise
     finally:
-        for number in signals:
-            loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
+        await interrupts.settle()
         try:
             await run.close()
         finally:
             if not keep and not run.report.violations and (report is None or report.good):
                 run.remove()
-            for number in signals:
-                loop.remove_signal_handler(number)
+            interrupts.close()
     if report is None:
         raise Interrupted(run.report.violations, run.directory if run.directory.exists() else None)
     return report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,31 +50,28 @@ async def _run(options: Globals, nodes: int, once: bool, keep: bool, tls: bool) 
 
     from lattice_cli.demo.processes import LocalCluster
     from lattice_cli.demo.story import Story
+    from lattice_cli.interrupts import Interrupts
     from lattice_cli.render.stage import TextStage
+    from lattice_core.errors import LatticeError
 
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
+    interrupts = Interrupts()
     cluster = LocalCluster(nodes, may_outlive=keep, tls=tls)
     stage = TextStage(no_color=options.no_color)
     story = Story(cluster, stage)
-    shown = kept = interrupted = False
+    shown = kept = False
     try:
         await story.tell()
         kept = keep
         await _go_on(cluster, stage, story, once=once, keep=keep)
         shown = True
-    except asyncio.CancelledError:
-        interrupted = True
+    except (asyncio.CancelledError, LatticeError):
+        if not interrupts.came:
+            raise
         shown = story.told and not once
         # At once: nodes take seconds.
         stage.end(f"The cluster stays up, in {cluster.directory}." if kept else "stopping ...")
     finally:
-        for number in signals:
-            loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
+        await interrupts.settle()
         try:
             await story.close()
             if not kept:
@@ -83,9 +79,8 @@ async def _run(options: Globals, nodes: int, once: bool, keep: bool, tls: bool) 
         finally:
             if not kept:
                 cluster.kill_all()
-            for number in signals:
-                loop.remove_signal_handler(number)
-    if interrupted and not kept:
+            interrupts.close()
+    if interrupts.came and not kept:
         stage.say(f"stopped; {cluster.directory} removed")
     return 0 if shown else EXIT_INTERRUPTED
 

@@ -339,7 +339,11 @@ def test_transfer_leader(client: Any, lattice: Any) -> None:
         (InvalidRequest("put: the key is empty"), 2, "error: put: the key is empty. try: lattice --help\n"),
         (RevisionCompacted("gone", compacted_revision=6), 1, "read at revision 7 or later"),
         (KeyboardInterrupt(), 130, ""),
-        (OSError(28, "No space left on device", "file"), 3, "error: file: No space left on device\n"),
+        (
+            OSError(28, "No space left on device", "file"),
+            3,
+            "error: cannot write: file: no space left on device. try: df -h, and make room\n",
+        ),
         (ZeroDivisionError("oops"), 3, "error: internal error: ZeroDivisionError: oops"),
     ],
 )

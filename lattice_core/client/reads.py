@@ -28,7 +28,11 @@ REVERSE: Final = 4
 BATCH_READS: Final = 128
 """Reads of many callers travel in several batches, so that while the client wakes the callers of one the cluster
 works on the next (256 callers: 1.1 to 1.3 x the reads, for a tenth more CPU; puts, whose batches cost more, travel
-together). Answers carry values, too: a hundred small ones keep a message well below a megabyte."""
+together)."""
+
+LAST_BATCH_READS: Final = 512
+"""But the last one that the window has room for takes more: with thousands of callers far away it counts how much is in
+flight. Answers carry values: some hundred small ones keep a message well below a megabyte."""
 
 BATCH_RANGES: Final = 4
 """Each may answer with the server's whole bound in bytes, and all answers share one message."""
@@ -201,7 +205,8 @@ class ReadQueue:
     def _take(self, waiting: deque[WaitingRead]) -> list[WaitingRead]:
         items: list[WaitingRead] = []
         ranges = 0
-        while waiting and len(items) < BATCH_READS:
+        most = BATCH_READS if len(self._sent) < self.window - 1 else LAST_BATCH_READS
+        while waiting and len(items) < most:
             is_range = waiting[0].read[0] == RANGE
             if is_range and ranges >= BATCH_RANGES:
                 break

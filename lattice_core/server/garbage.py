@@ -8,10 +8,12 @@ Theory
     server with little to do then keeps the circles of ten thousand calls: some 7 MiB, filled in three hours by a health
     check each second.
   * So the young objects are looked at every few seconds as well: whenever there is little to do there are few of them,
-    and when there is much to do the threshold has come first. What is older is looked at as often as Python would.
+    and when there is much to do the threshold has come first. What has survived that is looked at every few minutes.
 
-Limits: circles among what is old wait for a full collection, which Python puts off until a quarter of all is new. What
-exists when the server begins to serve is frozen, and never looked at again.
+Limits: a circle of a call that was open for longer than two of those waits for a full collection, which Python makes
+under load and once a quarter of all is new, and a quiet server never: 700 bytes for each such call. None is made here:
+it would look at the whole state, on the loop. What exists when the server begins to serve is frozen, and never looked
+at again.
 """
 
 from __future__ import annotations

@@ -108,8 +108,8 @@ class ReadyLoop:
         self._thread_seconds = time.thread_time()
         self._process_seconds = time.process_time()
         self._in_grace = False
-        self._yielding_since: float | None = None
-        """Loop time since when applying makes way for the log."""
+        self._yield_timer: asyncio.TimerHandle | None = None
+        """Running while applying makes way for the log."""
         self._pass_watchers: list[asyncio.Future[None]] = []
 
     # -- inputs -----------------------------------------------------------------------------------
@@ -128,6 +128,8 @@ class ReadyLoop:
         self._tell_watchers()
         if self._timer is not None:
             self._timer.cancel()
+        if self._yield_timer is not None:
+            self._yield_timer.cancel()
 
     @property
     def stopped(self) -> bool:
@@ -226,7 +228,7 @@ class ReadyLoop:
         except Exception as error:
             self.fail(error)
             return
-        if self.applier.has_work and self._yielding_since is None:
+        if self.applier.has_work and self._yield_timer is None:
             self.kick()
         self._arm_timer()
         # Whose fault it is when the next timer is late: this thread's, another's of this process, or the machine's.
@@ -278,15 +280,21 @@ class ReadyLoop:
     def _persist(self, unit: Persist) -> None:
         self.storage.submit(unit)
         # Messages that wait for it: an answer to the leader (or a vote).
-        if unit.messages and self.storage.queued and self._yielding_since is None:
-            self._yielding_since = self._loop.time()
-            self._loop.call_later(YIELD_SECONDS, self.kick)
+        if unit.messages and self.storage.queued and self._yield_timer is None:
+            self._yield_timer = self._loop.call_later(YIELD_SECONDS, self._waited_long_enough)
+
+    def _waited_long_enough(self) -> None:
+        """The timer says so and no clock is asked again: of one that has whole milliseconds, as uvloop's has, three of
+        them may be a little less than three."""
+        self._yield_timer = None
+        self.kick()
 
     def _apply(self, now: int) -> None:
-        if self._yielding_since is not None:
-            if self.storage.queued and self._loop.time() - self._yielding_since < YIELD_SECONDS:
+        if self._yield_timer is not None:
+            if self.storage.queued:
                 return
-            self._yielding_since = None
+            self._yield_timer.cancel()
+            self._yield_timer = None
         if self.applier.run_slice(now):
             index = self.applier.applied_index
             self.core.applied(index, now)

@@ -159,9 +159,12 @@ class StorageThread:
         units, self._inline = self._inline, []
         if not units:
             return  # the thread has them
+        began = time.perf_counter()
         try:
             self._wal.write(units)
             self._sync(units)
+            if time.perf_counter() - began >= QUICK_SECONDS:
+                self._quick_syncs = 0  # what took its time was the making of a new segment
         except DiskFull:
             # Refused before anything was written. Waiting for room is nothing for the loop.
             self._inline = units + self._inline

@@ -6,7 +6,7 @@ import asyncio
 
 import msgpack
 
-from lattice_core.client.reads import BATCH_READS, GET, Answer, Level, ReadQueue
+from lattice_core.client.reads import BATCH_READS, GET, LAST_BATCH_READS, Answer, Level, ReadQueue
 from lattice_core.rpc.pb import kv_pb2
 
 LEVEL = Level(kv_pb2.CONSISTENCY_LINEARIZABLE)
@@ -41,11 +41,14 @@ def test_reads_of_many_callers_travel_in_several_batches_and_each_gets_its_own_a
     asyncio.run(scenario())
 
 
-def test_no_more_batches_are_on_their_way_than_the_window_allows() -> None:
+def test_no_more_batches_are_on_their_way_than_the_window_allows_and_the_last_takes_more() -> None:
+    """Callers far away: what is in flight is what counts."""
+
     async def scenario() -> None:
-        queue = ReadQueue(window=2)
-        queued(queue, 3 * BATCH_READS)
-        sent = [queue.next_batch(request_id, 0.0) for request_id in (1, 2, 3)]
-        assert [batch is not None for batch in sent] == [True, True, False]
+        queue = ReadQueue(window=3)
+        queued(queue, 2 * BATCH_READS + 2 * LAST_BATCH_READS)
+        sent = [queue.next_batch(request_id, 0.0) for request_id in (1, 2, 3, 4)]
+        sizes = [len(batch.items) if batch is not None else 0 for batch in sent]
+        assert sizes == [BATCH_READS, BATCH_READS, LAST_BATCH_READS, 0]
 
     asyncio.run(scenario())

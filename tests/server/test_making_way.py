@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import uvloop
 from server_harness import cluster, configs, eventually, put, run
+
+from lattice_core.server.ready_loop import YIELD_SECONDS, ReadyLoop
 
 PUTS = 60
 
@@ -71,3 +78,51 @@ def test_a_disk_that_hangs_does_not_keep_what_is_committed_from_being_applied(tm
             await eventually(lambda: follower.node.applier.applied_index == last)
 
     run(scenario())
+
+
+async def _seconds_until_applied(disk_hangs_for_ever: bool) -> float:
+    """Of a ReadyLoop with one unit with the log and something to apply, and nothing else that could wake it."""
+    loop = asyncio.get_running_loop()
+    applied: asyncio.Future[None] = loop.create_future()
+    applier = SimpleNamespace(has_work=True)
+
+    def run_slice(_now: int) -> bool:
+        applier.has_work = False
+        applied.set_result(None)
+        return False
+
+    applier.run_slice = run_slice
+    core: Any = SimpleNamespace(is_leader=False, has_ready=lambda: False, next_deadline_ns=2**62)
+    ready: Any = ReadyLoop(core, lambda event: None, lambda error: pytest.fail(str(error)))
+    ready.applier = applier
+    ready.explanations = SimpleNamespace(watched=False)
+    ready.proposals = ready.reads = SimpleNamespace(flush=lambda now: None)
+    ready.snapshots = SimpleNamespace(consider=lambda: None)
+    ready.storage = SimpleNamespace(queued=1, submit=lambda unit: None)
+    began = time.perf_counter()
+    try:
+        ready._persist(SimpleNamespace(messages=("an answer",)))
+        ready._run_pass()
+        assert not applied.done()
+        if not disk_hangs_for_ever:
+            ready.storage.queued = 0
+            ready.kick()
+        async with asyncio.timeout(5):
+            await applied
+    finally:
+        ready.stop()
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_nothing_but_its_own_timer_is_needed_to_end_the_wait(new_loop: Any) -> None:
+    """Whatever the loop's clock is like: uvloop's has whole milliseconds, and 0.003 is not always less than three."""
+
+    async def scenario() -> None:
+        for turn in range(60):
+            await asyncio.sleep(0.0005 * (turn % 7))
+            assert await _seconds_until_applied(disk_hangs_for_ever=True) >= YIELD_SECONDS / 2
+            await _seconds_until_applied(disk_hangs_for_ever=False)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())

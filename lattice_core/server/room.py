@@ -45,6 +45,9 @@ TO_SPARE = 0.05
 REPORT_SECONDS = 5.0
 """What a member has said of its room holds for so long: they say it about once a second."""
 
+MAX_REASON_CHARS = 300
+"""Of what another member says: it goes into logs, errors and /readyz."""
+
 
 class Room:
     """One node's. :meth:`start` and :meth:`close`; the figures are of the last look."""
@@ -122,8 +125,8 @@ class Room:
 
     def told(self, peer: NodeId, reason: str) -> None:
         """Another member's own reason, as it has just told this one; empty: it has room."""
-        if peer in self._core.configuration:
-            self._reports[peer] = (reason, asyncio.get_running_loop().time())
+        if peer in self._core.configuration and peer != self._core.id:
+            self._reports[peer] = (reason[:MAX_REASON_CHARS], asyncio.get_running_loop().time())
 
     def _reason_of_others(self) -> str | None:
         """Who keeps a majority from writing on, if this member leads; None: nobody does."""

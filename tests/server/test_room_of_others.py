@@ -123,3 +123,17 @@ def test_19_who_leads_no_more_refuses_nothing_for_others(tmp_path: Path) -> None
             assert one.node.room.own is not None
 
     run(scenario())
+
+
+def test_what_is_told_is_of_another_member_and_short_whoever_sends_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3)) as running:
+            leader = await running.leader()
+            one, _ = running.followers()
+            own, other = leader.node.core.id, one.node.core.id
+            for member in (own, other, 4711):
+                leader.node.room.told(member, "x" * (1 << 20))
+            assert leader.node.room._reports.keys().isdisjoint({own, 4711})
+            assert reported(leader, one) == "x" * room.MAX_REASON_CHARS
+
+    run(scenario())

@@ -17,8 +17,9 @@ the leader: by its own disk, and by those of the others. Each tells the leader a
 (with its question about the state's hash, comparison.py). As long as a majority of the voters has room, the others are
 left behind: one small disk must not stop a cluster, and a member whose disk is full goes on by itself later. Where
 there is none without those that are short, what is written would use up what *they* keep for deletes, so it is refused
-as if it were the leader's own disk. Of those who are silent nothing good is assumed; but for that alone nothing is
-refused.
+as if it were the leader's own disk. Of those who are silent, to Raft as well, nothing good is assumed; but for that
+alone nothing is refused. One that Raft hears, and that says nothing of its disk, is of an older version, or its
+questions do not get through: it counts as one with room.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from lattice_core.errors import StorageFailed
 from lattice_core.raft import quorum
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.types import NodeId
+from lattice_core.server.clock import now_ns
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.snapshots import Snapshots
 
@@ -147,11 +149,17 @@ class Room:
         if not short:
             return None
         # A leader that has just been elected has yet to hear from those that are well.
-        silent = voters - self._reports.keys() - {core.id} if now - self._led_since >= REPORT_SECONDS else set()
+        silent = self._silent(voters) if now - self._led_since >= REPORT_SECONDS else frozenset()
         if quorum.is_quorum(core.configuration, voters - short.keys() - silent):
             return None
         told = "; ".join(f"{self._name_of(peer)}: {reason}" for peer, reason in sorted(short.items()))
         return f"without members whose disks are short of room there is no majority: {told}"
+
+    def _silent(self, voters: frozenset[NodeId]) -> frozenset[NodeId]:
+        """Who has said nothing for long, neither of its disk nor to Raft."""
+        heard_since = now_ns() - int(REPORT_SECONDS * 1e9)
+        heard = {peer for peer, progress in self._core.progress.items() if progress.last_heard_ns > heard_since}
+        return voters - self._reports.keys() - heard - {self._core.id}
 
     def _reason(self, used: int, free: int, to_spare: float) -> str | None:
         quota, reserve = self.quota_bytes, self.reserve_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from server_harness import Cluster, cluster, configs, eventually, run
 
 from lattice_core.client import AsyncClient
 from lattice_core.errors import Busy, OutcomeUnknown
-from lattice_core.server import room
+from lattice_core.rpc.pb import raft_pb2
+from lattice_core.server import comparison, room
 from lattice_core.server.run import RunningNode
 
 RESERVE = 10 << 20
@@ -121,6 +123,49 @@ def test_19_who_leads_no_more_refuses_nothing_for_others(tmp_path: Path) -> None
             await leader.node.transfer_leader(one.config.name)
             await eventually(lambda: leader.node.room.reason is None)
             assert one.node.room.own is not None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("what", ["an older version", "a later one", "nothing comes through"])
+def test_19_a_member_that_raft_hears_counts_as_one_with_room_although_it_is_not_known_to_have_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """During a rolling upgrade one short disk stops nobody."""
+    monkeypatch.setattr(comparison, "COMPARE_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            one, quiet = running.followers()
+            ask = quiet.node.transport.state_hash
+
+            async def ask_in_its_way(
+                peer: int, request: raft_pb2.StateHashRequest, timeout_seconds: float
+            ) -> raft_pb2.StateHashResponse | None:
+                if what == "nothing comes through":
+                    return None
+                if what == "a later one":
+                    request.digest_version += 1
+                else:
+                    request.ClearField("asker_id")
+                    request.ClearField("no_room")
+                return await ask(peer, request, timeout_seconds)
+
+            quiet.node.transport.state_hash = ask_in_its_way  # type: ignore[method-assign]
+            disks.has(one, RESERVE - 1)
+            await eventually(lambda: reported(leader, one))
+            its = leader.node.room
+            its._reports.pop(quiet.node.core.id, None)
+            its._led_since = asyncio.get_running_loop().time() - 2 * room.REPORT_SECONDS
+            await its.look()
+            assert its.reason is None
+            if what == "a later one":
+                disks.has(quiet, RESERVE - 2)
+                await eventually(lambda: reported(leader, quiet))
+                await its.look()
+                assert its.reason is not None
 
     run(scenario())
 

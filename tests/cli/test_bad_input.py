@@ -20,6 +20,7 @@ import click
 import pytest
 from command_lines import LINES, commands
 
+from lattice_cli.render.paragraphs import blocks
 from lattice_core.config import NodeConfig
 from lattice_core.server.run import RunningNode
 
@@ -298,6 +299,20 @@ def test_help_fits_the_terminal(path: str, columns: int, lattice: Any, monkeypat
     code, out, err = lattice(*path.split(), "--help")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= columns
+    command = commands()[path]
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert all(name in out for name in (*param.opts, *param.secondary_opts)), "a name is cut off"
+
+
+@pytest.mark.parametrize("path", LINES)
+def test_examples_and_grammars_keep_their_lines_on_a_terminal(path: str, lattice: Any) -> None:
+    shown = [line.rstrip() for line in lattice(*path.split(), "--help")[1].splitlines()]
+    for kind, text in blocks(commands()[path].help or "", 76):
+        if kind == "code":
+            lines = [f"   {line}".rstrip() for line in text.split("\n")]
+            at = shown.index(lines[0])
+            assert shown[at : at + len(lines)] == lines
 
 
 TABLES = [

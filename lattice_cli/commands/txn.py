@@ -60,7 +60,7 @@ def txn(ctx: click.Context, path: Path | None) -> None:
     from lattice_cli.txn_file import parse
 
     transaction = parse(data, name)
-    with options.client() as client:
+    with options.telling_client() as client:
         result = client.txn(
             when=[each.comparison for each in transaction.when],
             then=[each.op for each in transaction.then],

@@ -11,7 +11,7 @@ import click
 
 from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
-from lattice_cli.options import Globals, Number, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
 from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ FRESH_SEED_BITS = 32
 @click.option(
     "--faults",
     metavar="KIND,...",
+    shell_complete=completed_by("faults"),
     help="Only these kinds, all of them; 'list' names them. [default: the seed chooses]",
 )
 @click.option(
-    "--workload", metavar="NAME,...", help="What clients do: register, set, list, bank, counter. [default: all]"
+    "--workload",
+    metavar="NAME,...",
+    shell_complete=completed_by("workloads"),
+    help="What clients do: register, set, list, bank, counter. [default: all]",
 )
 @click.option(
     "--history",

@@ -67,6 +67,7 @@ class Room:
         self.quota_bytes = config.disk_quota_bytes
         self.reserve_bytes = config.disk_reserve_bytes
         self.used_bytes = 0
+        self._free = 0
         self.own: str | None = None
         """Why this member's own disk is short of room; None: it is not."""
         self._core = core
@@ -105,14 +106,11 @@ class Room:
 
     async def look(self) -> None:
         """Measure once, and draw the conclusions. Raises OSError, StorageFailed."""
-        files = self._snapshots.files
-        in_snapshots, free = await files.worker.run(lambda: (files.used_bytes(), self._free_bytes()))
-        self.used_bytes = in_snapshots + self._log_bytes()
-        was = self._proposals.no_room
-        is_short = was is not None and was is not self._for_others
-        self.own = self._reason(self.used_bytes, free, TO_SPARE if is_short else 0.0)
+        in_snapshots, self._free = await self._measured()
+        self.used_bytes, free = in_snapshots + self._log_bytes(), self._free
+        self.own = self._reason(self.used_bytes, free, TO_SPARE if self._is_short else 0.0)
         self._for_others = self._reason_of_others()
-        self._proposals.no_room = reason = self.own or self._for_others
+        self._refuse(self.own or self._for_others)
         in_quota = self.quota_bytes - self.used_bytes if self.quota_bytes else math.inf
         self._proposals.room_left = min(in_quota, free - self.reserve_bytes)
         self._snapshots.room_is(
@@ -120,10 +118,35 @@ class Room:
             short=self.own is not None,
             left_for_log=max(0, free - self.reserve_bytes),
         )
+
+    async def _measured(self) -> tuple[int, int]:
+        """What the snapshots take up, and what the disk has left. What the others say counts meanwhile: a look may wait
+        behind a snapshot that is being written, or fail."""
+        files = self._snapshots.files
+        measuring = asyncio.ensure_future(files.worker.run(lambda: (files.used_bytes(), self._free_bytes())))
+        try:
+            while not measuring.done():
+                is_short, self._for_others = self._is_short, self._reason_of_others()
+                if not is_short:
+                    self._refuse(self._for_others)
+                await asyncio.wait((measuring,), timeout=LOOK_SECONDS)
+            return measuring.result()
+        finally:
+            measuring.cancel()
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether writes are refused for this member's own disk: by the last look, or used up since."""
+        was = self._proposals.no_room
+        return was is not None and was is not self._for_others
+
+    def _refuse(self, reason: str | None) -> None:
+        was, self._proposals.no_room = self._proposals.no_room, reason
         if reason is not None and was is None:
             log.error("writes are refused, deletes go through: %s", reason, extra={"used_bytes": self.used_bytes})
         elif reason is None and was is not None:
-            log.warning("there is room again, writing goes on: %d bytes are used, %d are free", self.used_bytes, free)
+            text = "there is room again, writing goes on: %d bytes are used, %d are free"
+            log.warning(text, self.used_bytes, self._free)
 
     def told(self, peer: NodeId, reason: str) -> None:
         """Another member's own reason, as it has just told this one; empty: it has room."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,60 @@ def test_19_a_member_that_raft_hears_counts_as_one_with_room_although_it_is_not_
                 await eventually(lambda: reported(leader, quiet))
                 await its.look()
                 assert its.reason is not None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("disk", ["cannot be measured", "is not measured for long"])
+def test_19_what_the_others_say_counts_whatever_becomes_of_the_look_at_ones_own_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    monkeypatch.setattr(comparison, "COMPARE_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            done = threading.Event()
+
+            def measure() -> int:
+                done.wait(15)
+                raise OSError("the disk does not say")
+
+            try:
+                if disk == "cannot be measured":
+                    done.set()
+                leader.node.room._free_bytes = measure
+                for follower in running.followers():
+                    disks.has(follower, RESERVE - 1)
+                await eventually(lambda: leader.node.room.reason)
+                for follower in running.followers():
+                    disks.has(follower, 10 * RESERVE)
+                await eventually(lambda: leader.node.room.reason is None)
+                assert leader.node.room.own is None
+            finally:
+                done.set()
+
+    run(scenario())
+
+
+def test_19_what_was_used_up_between_two_looks_stays_so_until_the_disk_has_been_looked_at(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        [config] = configs(tmp_path, 1, disk_reserve_bytes=RESERVE)
+        async with cluster([config]) as running:
+            node = running.nodes["n1"].node
+            await node.room.close()
+            node.proposals.no_room = "it is used up"
+            seen = []
+
+            def measure() -> int:
+                seen.append(node.proposals.no_room)
+                return 10 * RESERVE
+
+            node.room._free_bytes = measure
+            await node.room.look()
+            assert seen == ["it is used up"]
+            assert node.room.reason is None
 
     run(scenario())
 

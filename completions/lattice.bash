@@ -14,7 +14,7 @@ _lattice_completion() {
             plain)
                 [[ $value == */ ]] && compopt -o nospace 2>/dev/null
                 value="${value#"$broken"}"
-                [[ -z $open ]] && printf -v value %q "$value"
+                [[ -z $open ]] && printf -v value %q "$value" && value="${value//\\,/,}"
                 COMPREPLY+=("$value")
                 ;;
         esac

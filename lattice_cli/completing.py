@@ -12,7 +12,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING
 
@@ -147,6 +147,77 @@ def contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     return [CompletionItem(name, help=found[name].endpoints) for name in sorted(found) if name.startswith(incomplete)]
 
 
+def _described(known: Mapping[str, str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name, help=text) for name, text in known.items() if name.startswith(incomplete)]
+
+
+def _listed(known: Mapping[str, str], incomplete: str) -> list[CompletionItem]:
+    """The last of several, with a comma between them. None is offered twice."""
+    before, comma, last = incomplete.rpartition(",")
+    chosen = set(before.split(","))
+    left = {name: text for name, text in known.items() if name not in chosen}
+    return [CompletionItem(f"{before}{comma}{item.value}", help=item.help) for item in _described(left, last)]
+
+
+@_quietly
+def plants(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Bugs that the simulator can be given."""
+    from lattice_core.sim.plants import PLANTS
+
+    return _described({"list": "name them", **{name: each.description for name, each in PLANTS.items()}}, incomplete)
+
+
+@_quietly
+def faults(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Kinds of faults, with commas."""
+    from lattice_cli.chaos.plan import KINDS
+
+    first = {} if "," in incomplete else {"list": "name them"}
+    return _listed({**{name: each.text for name, each in KINDS.items()}, **first}, incomplete)
+
+
+@_quietly
+def workloads(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What chaos has clients do, with commas."""
+    from lattice_cli.chaos.workloads import WORKLOADS
+
+    return _listed(dict.fromkeys(WORKLOADS, ""), incomplete)
+
+
+ADMIN = "admin"
+
+
+@_quietly
+def roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Roles, the one that is built in too."""
+    with _client(ctx) as client:
+        found = client.access.info(timeout=ASK_SECONDS).roles
+    return _described({ADMIN: "built in", **{each.name: "" for each in found}}, incomplete)
+
+
+@_quietly
+def own_roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Roles that are not built in: those that can be changed."""
+    with _client(ctx) as client:
+        return _described({each.name: "" for each in client.access.info(timeout=ASK_SECONDS).roles}, incomplete)
+
+
+@_quietly
+def users(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Users, with their roles."""
+    with _client(ctx) as client:
+        found = client.access.info(timeout=ASK_SECONDS).users
+    return _described({each.name: ", ".join(each.roles) for each in found}, incomplete)
+
+
+@_quietly
+def tokens(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Tokens by their id, with whose they are."""
+    with _client(ctx) as client:
+        found = client.access.info(timeout=ASK_SECONDS).tokens
+    return _described({each.id: each.user for each in found}, incomplete)
+
+
 # -- shells ------------------------------------------------------------------------------------------
 
 
@@ -170,7 +241,7 @@ class LatticeBash(BashComplete):
             plain)
                 [[ $value == */ ]] && compopt -o nospace 2>/dev/null
                 value="${value#"$broken"}"
-                [[ -z $open ]] && printf -v value %%q "$value"
+                [[ -z $open ]] && printf -v value %%q "$value" && value="${value//\\,/,}"
                 COMPREPLY+=("$value")
                 ;;
         esac

@@ -42,9 +42,14 @@ class Command(click.Command):
         self.panels = tuple(reversed(getattr(self.callback, _PANELS, ())))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        line = tuple(args)  # which click takes apart
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
+            if isinstance(error, click.NoSuchOption):
+                from lattice_cli.dashes import meant_as_value
+
+                error.hint = meant_as_value(self, ctx, line, error.option_name)  # type: ignore[attr-defined]
             # Not all of click's errors say which command they are about.
             error.ctx = error.ctx or ctx
             raise

@@ -108,6 +108,9 @@ def _explain_usage(error: click.UsageError) -> tuple[str, str | None, int]:
     if isinstance(error, click.NoSuchOption):
         known = [name for param in error.ctx.command.params for name in param.opts] if error.ctx else []
         meant = did_you_mean(error.option_name, known)
+        as_value: str | None = getattr(error, "hint", None)
+        if as_value is not None and meant is None:
+            return f"{path}: no such option {error.option_name}; values with a dash go after --", as_value, EXIT_USAGE
         hint = f"{path} {meant}" if meant else f"{path} --help"
         return f"{path}: no such option {error.option_name}", hint, EXIT_USAGE
     hint = getattr(error, "hint", None) or f"{path} --help"

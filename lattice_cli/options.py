@@ -121,6 +121,18 @@ class Globals:
         token = None if anonymous else self.connection.token
         return Client(self.endpoints, timeout=self.timeout, tls=self.tls, token=token, tracing=traces())
 
+    def telling_client(self) -> Client:
+        """The same for a command that prints nothing until it has its answer: a terminal is told what is waited for."""
+        if not sys.stderr.isatty():
+            return self.client()
+        from lattice_cli.waiting import TellingClient, whom
+
+        client = TellingClient(
+            self.endpoints, timeout=self.timeout, tls=self.tls, token=self.connection.token, tracing=traces()
+        )
+        client.whom = whom(self.endpoints)
+        return client
+
 
 class Number(click.FloatRange):
     """A number within bounds. Not "nan", which is within any, and not "inf", which nobody waits for."""

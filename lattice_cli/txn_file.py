@@ -134,7 +134,10 @@ def parse(data: bytes, file: str) -> Transaction:
             continue
         first = tokens[0]
         name = first.text
-        if len(tokens) == 1 and name in SECTIONS and not first.is_quoted:
+        is_section = name in SECTIONS and not first.is_quoted
+        if is_section and len(tokens) > 1:
+            where.fail(tokens[1].column, f"what belongs to {name} goes below it, each on a line of its own")
+        if is_section:
             if name in seen:
                 where.fail(first.column, f"there is a section {name} already")
             seen.add(name)

@@ -24,6 +24,7 @@
         ├── ServerRemoved              this server is no member of its cluster any more   (exit 4)
         ├── StateDiverged              this member's state is not the others': it must not be served
         ├── StorageDamaged             names file, offset and the way out
+        │   └── NotASnapshot           it does not even begin as one
         ├── StorageFailed              the disk refused: never retried
         └── UnknownCommand             the log holds a command this version does not know
 
@@ -171,6 +172,10 @@ class StorageDamaged(Fatal):
         super().__init__(message, hint=hint)
         self.path = path
         self.offset = offset
+
+
+class NotASnapshot(StorageDamaged):
+    """The file does not begin as a snapshot does. Of a file that somebody named: another one was meant."""
 
 
 class StorageFailed(Fatal):

@@ -26,6 +26,7 @@ from lattice_cli import options as common  # noqa: E402
 from lattice_cli import settings  # noqa: E402
 from lattice_cli.commands.start import start  # noqa: E402
 from lattice_cli.main import cli  # noqa: E402
+from lattice_cli.render.paragraphs import blocks  # noqa: E402
 from lattice_core import config  # noqa: E402
 
 OUT = ROOT / "docs" / "reference"
@@ -121,14 +122,14 @@ def anchor(ctx: click.Context) -> str:
 
 
 def first_sentence(command: click.Command) -> str:
-    paragraph = next((text for kind, text in blocks(command.help or "") if kind == "text"), "")
+    paragraph = next((text for kind, text in blocks(command.help or "", WIDTH) if kind == "text"), "")
     return escaped(re.split(r"(?<=\.)\s", paragraph)[0])
 
 
 def command_section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     yield f"## {ctx.command_path}\n"
     yield f"```\n{' '.join([ctx.command_path, *command.collect_usage_pieces(ctx)])}\n```\n"
-    for kind, text in [*blocks(command.help or ""), *blocks(command.epilog or "")]:
+    for kind, text in [*blocks(command.help or "", WIDTH), *blocks(command.epilog or "", WIDTH)]:
         yield f"```\n{text}\n```\n" if kind == "code" else f"{escaped(text)}\n"
     own = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
     own = [each for each in own if not is_global(each)]
@@ -141,36 +142,6 @@ def command_section(command: click.Command, ctx: click.Context) -> Iterator[str]
 
 def is_global(option: click.Parameter) -> bool:
     return option.name in common.COMMON
-
-
-def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """A help text's paragraphs: ("text", one line) or ("code", lines as they are)."""
-    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text.split("\f")[0])):
-        if paragraph.startswith("\b"):
-            body = paragraph.removeprefix("\b").strip("\n")
-            head, _, rest = body.partition("\n")
-            if re.fullmatch(r"Examples?:", head.strip()):
-                yield "text", head.strip()
-                body = rest
-            yield "code", inspect.cleandoc("\n" + body)
-        elif match := re.match(r"(Examples?:)\s+(?=\S)", paragraph):
-            yield "text", match[1]
-            examples = re.split(r"(?:\s{2,}|\n)(?=lattice |\w+ \| lattice )", paragraph[match.end() :])
-            yield "code", "\n".join(wrapped(" ".join(each.split())) for each in examples)
-        elif paragraph.startswith("lattice "):  # one more example
-            yield "code", paragraph
-        elif paragraph.strip():
-            yield "text", " ".join(paragraph.split())
-
-
-def wrapped(command: str) -> str:
-    """One example, on several lines where it is long."""
-    lines = [""]
-    for part in re.split(r" (?=--)", command):  # an option stays with its value
-        if lines[-1] and len(lines[-1]) + len(part) > WIDTH:
-            lines.append("   ")
-        lines[-1] += (" " if lines[-1] else "") + part
-    return " \\\n".join(lines)
 
 
 def option_table(options: list[Any], ctx: click.Context) -> str:

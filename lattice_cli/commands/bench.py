@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED
 from lattice_cli.options import Number, common_options, resolve
+from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from lattice_cli.bench.plan import Mix
@@ -120,6 +122,8 @@ def bench(
     from lattice_cli.render import documents
 
     recorded = history is not None
+    if history is not None and history.is_file():
+        raise InvalidRequest(f"bench: {history} exists already, and is left as it is", hint="give another name")
     plan = Plan(
         endpoints=options.endpoints,
         token_file=options.connection.token_file,
@@ -143,7 +147,9 @@ def bench(
     if options.output == "json":
         documents.print_document(view.document(result))
     elif options.output == "table":
-        view.report(result, history=str(history) if history else None, no_color=options.no_color)
+        view.report(result, no_color=options.no_color)
     else:
         view.report_line(result)
+    if history is not None:
+        click.echo(f"check it: lattice verify {shlex.quote(str(history))}", err=True)
     return EXIT_INTERRUPTED if result.interrupted else 0

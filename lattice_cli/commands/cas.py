@@ -28,7 +28,7 @@ def cas(ctx: click.Context, key: str, expected: str, new: str) -> None:
     from lattice_core.kv.commands import MAX_VALUE_BYTES
 
     name, value = as_bytes(key), value_argument(new, MAX_VALUE_BYTES)
-    with options.client() as client:
+    with options.telling_client() as client:
         result = client.cas(name, as_bytes(expected), value)
     if options.output == "json":
         documents.print_document({"swapped": result.swapped, "revision": result.revision})

@@ -10,7 +10,7 @@ import click
 
 from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
-from lattice_cli.options import Globals, Number, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
 from lattice_core.errors import InvalidRequest, LatticeError
 
 if TYPE_CHECKING:
@@ -51,10 +51,14 @@ class Interrupted(Exception):
 @click.option(
     "--faults",
     metavar="KIND,...",
+    shell_complete=completed_by("faults"),
     help="Only these kinds, all of them; 'list' names them. [default: the seed chooses]",
 )
 @click.option(
-    "--workload", metavar="NAME,...", help="What clients do: register, set, list, bank, counter. [default: all]"
+    "--workload",
+    metavar="NAME,...",
+    shell_complete=completed_by("workloads"),
+    help="What clients do: register, set, list, bank, counter. [default: all]",
 )
 @click.option(
     "--history",

@@ -28,7 +28,7 @@ def cluster_status(ctx: click.Context) -> None:
     Examples: lattice cluster status    lattice cluster status -o json
     """
     options = resolve(ctx)
-    with options.client() as client:
+    with options.telling_client() as client:
         status = client.cluster_status()
     if options.output == "json":
         from lattice_cli.render import documents
@@ -55,7 +55,7 @@ def members(ctx: click.Context) -> None:
     Examples: lattice cluster members    lattice cluster members -o json
     """
     options = resolve(ctx)
-    with options.client() as client:
+    with options.telling_client() as client:
         status = client.cluster_status()
     if options.output == "json":
         from lattice_cli.render import documents

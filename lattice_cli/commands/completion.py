@@ -23,7 +23,7 @@ def completion(shell: str) -> None:
     \b
     To install it:
       bash   echo 'eval "$(lattice completion bash)"' >> ~/.bashrc
-      zsh    echo 'eval "$(lattice completion zsh)"' >> ~/.zshrc      after compinit
+      zsh    echo 'eval "$(lattice completion zsh)"' >> ~/.zshrc  after compinit
       fish   lattice completion fish > ~/.config/fish/completions/lattice.fish
 
     In one shell only: eval "$(lattice completion bash)", or lattice completion fish | source

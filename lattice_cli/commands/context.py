@@ -10,7 +10,7 @@ import click
 
 from lattice_cli import contexts
 from lattice_cli.declare import group
-from lattice_cli.options import asked_for, common_options, completed_by, connection, resolve
+from lattice_cli.options import VARIABLES, asked_for, common_options, completed_by, connection, resolve
 from lattice_core.errors import InvalidRequest
 
 file_option = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -69,6 +69,8 @@ def add(
     contexts.save(known)
     in_use = "in use" if known.current == name else f"not in use: lattice context use {name}"
     click.echo(f"context {name} added, {in_use}", err=True)
+    if known.current == name:
+        _warn_of_variables(name, known.by_name[name])
 
 
 @context.command("use")
@@ -86,6 +88,27 @@ def use(name: str) -> None:
     known.current = name
     contexts.save(known)
     click.echo(f"using context {name}: {known.by_name[name].endpoints}", err=True)
+    _warn_of_variables(name, known.by_name[name])
+
+
+def _warn_of_variables(name: str, chosen: contexts.Context) -> None:
+    """Say which variables of this shell overrule the context that was just chosen: it would seem to have no effect."""
+    overruling = {}
+    other = os.environ.get("LATTICE_CONTEXT")
+    if other and other != name:
+        overruling["LATTICE_CONTEXT"] = other
+    for setting, variable in VARIABLES.items():
+        value = os.environ.get(variable)
+        if not value:
+            continue
+        if setting == "endpoints":
+            same = chosen.has_endpoints(value)
+        else:
+            same = os.path.abspath(value) == getattr(chosen, setting)
+        if not same:
+            overruling[variable] = value
+    for variable, value in overruling.items():
+        click.echo(f"warning: {variable}={value} is set and wins over context {name}. try: unset {variable}", err=True)
 
 
 @context.command("list")

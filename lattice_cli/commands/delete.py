@@ -30,7 +30,7 @@ def delete(ctx: click.Context, key: str, prefix: bool, yes: bool) -> None:
     if prefix:
         which = f"that begins with {printable(name)}" if name else "there is"
         confirm(f"This deletes every key {which}.", yes=yes)
-    with options.client() as client:
+    with options.telling_client() as client:
         result = client.delete_range(prefix=name) if prefix else client.delete(name)
     if options.output == "json":
         documents.print_document({"deleted": result.deleted, "revision": result.revision})

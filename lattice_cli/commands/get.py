@@ -95,7 +95,7 @@ def get(
     name_ = as_bytes(key)
     start, end = _bounds(name_, prefix, None if range_end is None else as_bytes(range_end))
     wanted = _Wanted(start, end, limit, reverse, keys_only, count_only, revision, consistency, max_stale)
-    with options.client() as client:
+    with options.telling_client() as client:
         if is_range:
             _show_range(options, wanted, _pages(client, wanted))
         else:

@@ -38,7 +38,7 @@ def put(ctx: click.Context, key: str, value: str, if_revision: int | None, if_ab
         raise click.UsageError("--if-absent and --if-revision exclude each other", ctx=ctx)
     name, data = as_bytes(key), value_argument(value, MAX_VALUE_BYTES)
     stored, explained = True, None
-    with options.client() as client:
+    with options.telling_client() as client:
         if explain:
             result, explained = client.put_explained(name, data, if_revision=0 if if_absent else if_revision)
             stored, revision = result.stored, result.revision

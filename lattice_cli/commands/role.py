@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lattice_cli.declare import group
-from lattice_cli.options import as_bytes, common_options, resolve
+from lattice_cli.options import as_bytes, common_options, completed_by, resolve
 from lattice_cli.render import access as view
 from lattice_cli.render.text import json_bytes, printable
 
@@ -17,9 +17,9 @@ def role() -> None:
 
 
 @role.command("grant")
-@click.argument("name", metavar="ROLE")
+@click.argument("name", metavar="ROLE", shell_complete=completed_by("own_roles"))
 @click.argument("level", type=click.Choice(["read", "write"]))
-@click.argument("prefix")
+@click.argument("prefix", shell_complete=completed_by("keys"))
 @common_options
 @click.pass_context
 def role_grant(ctx: click.Context, name: str, level: str, prefix: str) -> None:
@@ -37,8 +37,8 @@ def role_grant(ctx: click.Context, name: str, level: str, prefix: str) -> None:
 
 
 @role.command("revoke")
-@click.argument("name", metavar="ROLE")
-@click.argument("prefix")
+@click.argument("name", metavar="ROLE", shell_complete=completed_by("own_roles"))
+@click.argument("prefix", shell_complete=completed_by("keys"))
 @common_options
 @click.pass_context
 def role_revoke(ctx: click.Context, name: str, prefix: str) -> None:
@@ -55,7 +55,7 @@ def role_revoke(ctx: click.Context, name: str, prefix: str) -> None:
 
 
 @role.command("remove")
-@click.argument("name", metavar="ROLE")
+@click.argument("name", metavar="ROLE", shell_complete=completed_by("own_roles"))
 @common_options
 @click.pass_context
 def role_remove(ctx: click.Context, name: str) -> None:

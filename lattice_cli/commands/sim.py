@@ -11,7 +11,7 @@ import click
 
 from lattice_cli.declare import command
 from lattice_cli.errors import Negative
-from lattice_cli.options import Globals, Number, common_options, resolve
+from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
 from lattice_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ FRESH_SEED_BITS = 32
     type=click.Choice(["off", "random", "journey"]),
     help="Whether servers join and leave: off, at random, or one long story. [default: the seed decides]",
 )
-@click.option("--plant", metavar="BUG", help="Switch a planted bug on, to see it caught; 'list' names them.")
+@click.option(
+    "--plant",
+    metavar="BUG",
+    shell_complete=completed_by("plants"),
+    help="Switch a planted bug on, to see it caught; 'list' names them.",
+)
 @click.option(
     "--replay",
     type=click.Path(path_type=Path, dir_okay=False),

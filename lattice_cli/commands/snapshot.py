@@ -9,7 +9,7 @@ import click
 
 from lattice_cli.declare import group
 from lattice_cli.options import common_options, completed_by, resolve
-from lattice_core.errors import Fatal, InvalidRequest, StorageDamaged, Unavailable
+from lattice_core.errors import Fatal, InvalidRequest, NotASnapshot, StorageDamaged, Unavailable
 
 
 @group()
@@ -152,6 +152,8 @@ def restore(ctx: click.Context, /, file: Path, generation: int, config_file: Pat
     progress = storage.ProgressLine()
     try:
         restored = restore_snapshot(RealFileSystem(), str(file), config, generation=generation, progress=progress.count)
+    except NotASnapshot as error:
+        raise _another_was_meant(error, "restore", file) from None
     finally:
         progress.clear()
     document = recovery.restored_document(restored)
@@ -160,6 +162,12 @@ def restore(ctx: click.Context, /, file: Path, generation: int, config_file: Pat
     else:
         storage.pairs(document, table=options.output == "table", no_color=options.no_color)
         click.echo(recovery.next_line(restored.member.identity, restored.data_dir), err=True)
+
+
+def _another_was_meant(error: NotASnapshot, command: str, file: Path) -> InvalidRequest:
+    """What was named is no snapshot: usage, and not damage, which a cluster would have to do with."""
+    reason = error.message.rpartition(": ")[2]
+    return InvalidRequest(f"snapshot {command}: {file}: {reason}", hint="lattice snapshot save FILE, to have one")
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -184,6 +192,8 @@ def describe(file: Path) -> dict[str, Any]:
                     found[kind] += len(chunk[1])
                 ended = kind == "end"
             size, meta, cluster_id = reader.size_bytes, reader.header.meta, reader.header.cluster_id
+    except NotASnapshot as error:
+        raise _another_was_meant(error, "inspect", file) from None
     except StorageDamaged as error:
         error.hint = "another snapshot, or a fresh one: lattice snapshot save FILE"
         raise

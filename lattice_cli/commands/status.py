@@ -17,7 +17,7 @@ def status(ctx: click.Context) -> None:
     Examples: lattice status    lattice status --endpoints 127.0.0.1:7402 -o json
     """
     options = resolve(ctx)
-    with options.client() as client:
+    with options.telling_client() as client:
         node = client.node_status()
     if options.output == "json":
         from lattice_cli.render import documents

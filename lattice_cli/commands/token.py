@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lattice_cli.declare import command, group
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import common_options, completed_by, resolve
 from lattice_cli.render import access as view
 from lattice_cli.secrets import Duration, out_option, password_from, password_option, require_new, write_secret
 
@@ -19,7 +19,7 @@ def token() -> None:
 
 
 @token.command("create")
-@click.argument("user")
+@click.argument("user", shell_complete=completed_by("users"))
 @click.option(
     "--ttl", type=Duration(), metavar="TIME", help="How long it is good: 90s, 15m, 12h, 30d. [default: for ever]"
 )
@@ -41,7 +41,7 @@ def token_create(ctx: click.Context, user: str, ttl: float | None, out: Path | N
 
 
 @token.command("revoke")
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", shell_complete=completed_by("tokens"))
 @common_options
 @click.pass_context
 def token_revoke(ctx: click.Context, token_id: str) -> None:

@@ -34,14 +34,15 @@ def txn(ctx: click.Context, path: Path | None) -> None:
 
     \b
       when:
-        value(stock/apples) = 5        also mod(KEY), create(KEY), version(KEY); = != < >
-        absent(orders/7)               or exists(KEY); of a range: absent(--prefix orders/)
+        value(stock/apples) = 5         also mod(KEY), create(KEY), version(KEY)
+        version(jobs/1) < 3             = != < >
+        absent(orders/7)                or exists(KEY); absent(--prefix orders/)
       then:
         put stock/apples 4
-        put orders/7 "one apple"       quoted as in a shell; base64:AAEC for what is not text
-        delete --prefix carts/7/       or --range-end END
-        get --prefix orders/ --limit 5 also --reverse, --keys-only, --count-only
-      else:                            # a comment
+        put orders/7 "one apple"        quoted as in a shell; base64:AAEC
+        delete --prefix carts/7/        or --range-end END
+        get --prefix orders/ --limit 5  also --reverse, --keys-only, --count-only
+      else:                             # a comment
         get stock/apples
 
     Examples: lattice txn -f moves.txn    lattice txn < moves.txn
@@ -59,7 +60,7 @@ def txn(ctx: click.Context, path: Path | None) -> None:
     from lattice_cli.txn_file import parse
 
     transaction = parse(data, name)
-    with options.client() as client:
+    with options.telling_client() as client:
         result = client.txn(
             when=[each.comparison for each in transaction.when],
             then=[each.op for each in transaction.then],

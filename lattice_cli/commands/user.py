@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lattice_cli.declare import group
-from lattice_cli.options import common_options, resolve
+from lattice_cli.options import common_options, completed_by, resolve
 from lattice_cli.render import access as view
 from lattice_cli.secrets import password_from, password_option
 
@@ -18,7 +18,14 @@ def user() -> None:
 
 @user.command("add")
 @click.argument("name")
-@click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role to begin with; may be repeated.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="ROLE",
+    shell_complete=completed_by("roles"),
+    help="A role to begin with; may be repeated.",
+)
 @click.option("--password", is_flag=True, help="Ask for a password on the terminal.")
 @click.option("--password-file", metavar="FILE", help="Take the password from its first line; - is standard input.")
 @common_options
@@ -39,7 +46,7 @@ def user_add(ctx: click.Context, name: str, roles: tuple[str, ...], password: bo
 
 
 @user.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("users"))
 @common_options
 @click.pass_context
 def user_remove(ctx: click.Context, name: str) -> None:
@@ -68,7 +75,7 @@ def user_list(ctx: click.Context) -> None:
 
 
 @user.command("passwd")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("users"))
 @password_option
 @click.option("--remove", is_flag=True, help="There is to be no password any more.")
 @common_options
@@ -87,8 +94,8 @@ def user_passwd(ctx: click.Context, name: str, password_file: str | None, remove
 
 
 @user.command("grant")
-@click.argument("name")
-@click.argument("role")
+@click.argument("name", shell_complete=completed_by("users"))
+@click.argument("role", shell_complete=completed_by("roles"))
 @common_options
 @click.pass_context
 def user_grant(ctx: click.Context, name: str, role: str) -> None:
@@ -103,8 +110,8 @@ def user_grant(ctx: click.Context, name: str, role: str) -> None:
 
 
 @user.command("revoke")
-@click.argument("name")
-@click.argument("role")
+@click.argument("name", shell_complete=completed_by("users"))
+@click.argument("role", shell_complete=completed_by("roles"))
 @common_options
 @click.pass_context
 def user_revoke(ctx: click.Context, name: str, role: str) -> None:

@@ -185,8 +185,11 @@ def _voters(seen: Observation) -> Iterator[Finding]:
             f"{len(voters) - 1} would: an even number only adds one that can fail",
             "add one (lattice start ... --join H:P), or remove one (lattice cluster remove-server NAME)",
         )
-    else:
+    elif len(live) == len(voters):
         yield Finding("ok", "voters", f"{len(voters)} voters tolerate {plural(len(voters) - quorum, 'failure')}")
+    elif len(live) > quorum:
+        left = plural(len(live) - quorum, "more failure")
+        yield Finding("ok", "voters", f"the {len(live)} of {len(voters)} voters that answer tolerate {left}")
 
 
 def _logs(seen: Observation) -> Iterator[Finding]:

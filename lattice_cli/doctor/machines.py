@@ -34,6 +34,8 @@ SNAPSHOT_OLD_BYTES = 256 << 20
 
 HELD_UP_PER_HOUR = 6.0
 ELECTIONS_PER_HOUR = 6.0
+FEW = 3
+"""So many say nothing, however short the time: one election comes with a start, another with a hand-over."""
 FEWEST_HOURS = 0.1
 """A member that was started just now has just held an election."""
 
@@ -187,7 +189,7 @@ def _unrest(node: NodeStatus) -> Iterator[Finding]:
     hours = node.uptime_seconds / 3600
     if counters is None or hours < FEWEST_HOURS:
         return
-    if counters.held_up / hours > HELD_UP_PER_HOUR:
+    if counters.held_up > FEW and counters.held_up / hours > HELD_UP_PER_HOUR:
         yield Finding(
             "warning",
             "process",
@@ -195,7 +197,7 @@ def _unrest(node: NodeStatus) -> Iterator[Finding]:
             "give it processor time of its own; look for swapping, and for pauses of the virtual machine",
             (node.name,),
         )
-    if counters.elections_started / hours > ELECTIONS_PER_HOUR:
+    if counters.elections_started > FEW and counters.elections_started / hours > ELECTIONS_PER_HOUR:
         yield Finding(
             "warning",
             "elections",

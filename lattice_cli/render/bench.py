@@ -89,7 +89,7 @@ def report_line(result: Result) -> None:
     record(*(found[name] for name in names))
 
 
-def report(result: Result, *, history: str | None, no_color: bool) -> None:
+def report(result: Result, *, no_color: bool) -> None:
     """For a person."""
     from rich.text import Text
 
@@ -121,8 +121,6 @@ def report(result: Result, *, history: str | None, no_color: bool) -> None:
         console.print(Text.assemble((f"{name:<13}", "bold"), value), soft_wrap=True)
     for line in histogram_lines(latencies, console.width, blocks=can_show_blocks(sys.stdout)):
         console.print(Text(line), soft_wrap=True)
-    if history is not None:
-        console.print(Text(f"check it: lattice verify {history}"), soft_wrap=True)
 
 
 def _what(plan: Plan) -> str:

@@ -185,6 +185,11 @@ class PeerTransport:
         except CONNECTION_ERRORS:
             return None
 
+    def speaks_for(self, node_id: NodeId, context: object) -> bool:
+        """Whether the other end of a handler's connection has proven to be that member; without TLS it is believed."""
+        proven = self.security.proven_members(context)
+        return proven is None or self._directory.name_of(node_id) in proven
+
     async def close(self) -> None:
         """End all streams and wait for their tasks. Safe to repeat."""
         self._closed = True
@@ -305,7 +310,10 @@ def raft_handlers(
     if state_hash is not None:
         answer = state_hash
 
-        async def serve_state_hash(request: raft_pb2.StateHashRequest, _context: object) -> raft_pb2.StateHashResponse:
+        async def serve_state_hash(request: raft_pb2.StateHashRequest, context: object) -> raft_pb2.StateHashResponse:
+            await transport.security.require_member(context)
+            if not transport.speaks_for(request.asker_id, context):
+                request.ClearField("asker_id")
             return answer(request)
 
         handlers["StateHash"] = grpc.unary_unary_rpc_method_handler(

@@ -111,10 +111,12 @@ class Comparison:
         """Another member's question, which says what it has itself."""
         local = self._peers.local
         response = raft_pb2.StateHashResponse(cluster_id=local.cluster_id, node_id=local.node_id)
-        if request.cluster_id == local.cluster_id and request.digest_version == DIGEST_VERSION:
+        if request.cluster_id != local.cluster_id:
+            return response
+        if request.asker_id:
+            self._room().told(request.asker_id, request.no_room)
+        if request.digest_version == DIGEST_VERSION:
             mine = self._hashes.at(request.index)
-            if request.asker_id:
-                self._room().told(request.asker_id, request.no_room)
             if mine is not None:
                 response.state_hash = mine
                 if request.HasField("state_hash") and request.state_hash != mine:

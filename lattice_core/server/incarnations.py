@@ -41,6 +41,8 @@ class Incarnations:
         self.contacts = contacts
         self._known = known
         self._writing = asyncio.Lock()
+        self._binding: set[asyncio.Task[None]] = set()
+        self._sync_failed: SyncFailed | None = None
         self.on_sync_failed: Callable[[SyncFailed], None] = lambda _: None
         """What to do when an fsync fails while the node runs (SAFETY 18)."""
 
@@ -87,12 +89,32 @@ class Incarnations:
         return self._known
 
     async def bind(self, bindings: Mapping[NodeId, int]) -> None:
+        """Carried out to its end even if the caller is cancelled, as a peer that hangs up cancels its stream's handler:
+        the thread writes on, and an fsync that fails has to be told."""
+        task = asyncio.create_task(self._bind(bindings))
+        self._binding.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for what is being written. Safe to repeat."""
+        await asyncio.gather(*self._binding, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._binding.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; otherwise asyncio would say that nobody looked
+
+    async def _bind(self, bindings: Mapping[NodeId, int]) -> None:
         async with self._writing:
+            if self._sync_failed is not None:
+                raise self._sync_failed
             updated = {**bindings, **self._known}
             if updated != self._known:
                 try:
                     await asyncio.to_thread(self._write, updated)
                 except SyncFailed as error:
+                    self._sync_failed = error
                     self.on_sync_failed(error)
                     raise
                 self._known = updated

@@ -17,8 +17,9 @@ the leader: by its own disk, and by those of the others. Each tells the leader a
 (with its question about the state's hash, comparison.py). As long as a majority of the voters has room, the others are
 left behind: one small disk must not stop a cluster, and a member whose disk is full goes on by itself later. Where
 there is none without those that are short, what is written would use up what *they* keep for deletes, so it is refused
-as if it were the leader's own disk. Of those who are silent nothing good is assumed; but for that alone nothing is
-refused.
+as if it were the leader's own disk. Of those who are silent, to Raft as well, nothing good is assumed; but for that
+alone nothing is refused. One that Raft hears, and that says nothing of its disk, is of an older version, or its
+questions do not get through: it counts as one with room.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from lattice_core.errors import StorageFailed
 from lattice_core.raft import quorum
 from lattice_core.raft.node import RaftNode
 from lattice_core.raft.types import NodeId
+from lattice_core.server.clock import now_ns
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.snapshots import Snapshots
 
@@ -44,6 +46,9 @@ TO_SPARE = 0.05
 
 REPORT_SECONDS = 5.0
 """What a member has said of its room holds for so long: they say it about once a second."""
+
+MAX_REASON_CHARS = 300
+"""Of what another member says: it goes into logs, errors and /readyz."""
 
 
 class Room:
@@ -62,6 +67,7 @@ class Room:
         self.quota_bytes = config.disk_quota_bytes
         self.reserve_bytes = config.disk_reserve_bytes
         self.used_bytes = 0
+        self._free = 0
         self.own: str | None = None
         """Why this member's own disk is short of room; None: it is not."""
         self._core = core
@@ -100,14 +106,11 @@ class Room:
 
     async def look(self) -> None:
         """Measure once, and draw the conclusions. Raises OSError, StorageFailed."""
-        files = self._snapshots.files
-        in_snapshots, free = await files.worker.run(lambda: (files.used_bytes(), self._free_bytes()))
-        self.used_bytes = in_snapshots + self._log_bytes()
-        was = self._proposals.no_room
-        is_short = was is not None and was is not self._for_others
-        self.own = self._reason(self.used_bytes, free, TO_SPARE if is_short else 0.0)
+        in_snapshots, self._free = await self._measured()
+        self.used_bytes, free = in_snapshots + self._log_bytes(), self._free
+        self.own = self._reason(self.used_bytes, free, TO_SPARE if self._is_short else 0.0)
         self._for_others = self._reason_of_others()
-        self._proposals.no_room = reason = self.own or self._for_others
+        self._refuse(self.own or self._for_others)
         in_quota = self.quota_bytes - self.used_bytes if self.quota_bytes else math.inf
         self._proposals.room_left = min(in_quota, free - self.reserve_bytes)
         self._snapshots.room_is(
@@ -115,15 +118,40 @@ class Room:
             short=self.own is not None,
             left_for_log=max(0, free - self.reserve_bytes),
         )
+
+    async def _measured(self) -> tuple[int, int]:
+        """What the snapshots take up, and what the disk has left. What the others say counts meanwhile: a look may wait
+        behind a snapshot that is being written, or fail."""
+        files = self._snapshots.files
+        measuring = asyncio.ensure_future(files.worker.run(lambda: (files.used_bytes(), self._free_bytes())))
+        try:
+            while not measuring.done():
+                is_short, self._for_others = self._is_short, self._reason_of_others()
+                if not is_short:
+                    self._refuse(self._for_others)
+                await asyncio.wait((measuring,), timeout=LOOK_SECONDS)
+            return measuring.result()
+        finally:
+            measuring.cancel()
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether writes are refused for this member's own disk: by the last look, or used up since."""
+        was = self._proposals.no_room
+        return was is not None and was is not self._for_others
+
+    def _refuse(self, reason: str | None) -> None:
+        was, self._proposals.no_room = self._proposals.no_room, reason
         if reason is not None and was is None:
             log.error("writes are refused, deletes go through: %s", reason, extra={"used_bytes": self.used_bytes})
         elif reason is None and was is not None:
-            log.warning("there is room again, writing goes on: %d bytes are used, %d are free", self.used_bytes, free)
+            text = "there is room again, writing goes on: %d bytes are used, %d are free"
+            log.warning(text, self.used_bytes, self._free)
 
     def told(self, peer: NodeId, reason: str) -> None:
         """Another member's own reason, as it has just told this one; empty: it has room."""
-        if peer in self._core.configuration:
-            self._reports[peer] = (reason, asyncio.get_running_loop().time())
+        if peer in self._core.configuration and peer != self._core.id:
+            self._reports[peer] = (reason[:MAX_REASON_CHARS], asyncio.get_running_loop().time())
 
     def _reason_of_others(self) -> str | None:
         """Who keeps a majority from writing on, if this member leads; None: nobody does."""
@@ -144,11 +172,17 @@ class Room:
         if not short:
             return None
         # A leader that has just been elected has yet to hear from those that are well.
-        silent = voters - self._reports.keys() - {core.id} if now - self._led_since >= REPORT_SECONDS else set()
+        silent = self._silent(voters) if now - self._led_since >= REPORT_SECONDS else frozenset()
         if quorum.is_quorum(core.configuration, voters - short.keys() - silent):
             return None
         told = "; ".join(f"{self._name_of(peer)}: {reason}" for peer, reason in sorted(short.items()))
         return f"without members whose disks are short of room there is no majority: {told}"
+
+    def _silent(self, voters: frozenset[NodeId]) -> frozenset[NodeId]:
+        """Who has said nothing for long, neither of its disk nor to Raft."""
+        heard_since = now_ns() - int(REPORT_SECONDS * 1e9)
+        heard = {peer for peer, progress in self._core.progress.items() if progress.last_heard_ns > heard_since}
+        return voters - self._reports.keys() - heard - {self._core.id}
 
     def _reason(self, used: int, free: int, to_spare: float) -> str | None:
         quota, reserve = self.quota_bytes, self.reserve_bytes

@@ -255,6 +255,7 @@ class RunningNode:
             await server.stop(None)
         opened, self._opened = self._opened, None
         if opened is not None:
+            await opened.incarnations.close()  # streams that have just ended may have begun to write
             opened.close()
 
 

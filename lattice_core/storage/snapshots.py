@@ -33,7 +33,7 @@ from typing import Any, Final
 import google_crc32c
 import msgpack
 
-from lattice_core.errors import Fatal, StorageDamaged
+from lattice_core.errors import Fatal, NotASnapshot, StorageDamaged
 from lattice_core.raft.types import SnapshotMeta
 from lattice_core.storage.filesystem import File, FileSystem, join
 from lattice_core.storage.records import decode_configuration, encode_configuration
@@ -168,6 +168,9 @@ class SnapshotWriter:
         self.size_bytes += len(data)
 
 
+_ANOTHER = "use another snapshot; `lattice snapshot inspect FILE` checks one"
+
+
 class SnapshotReader:
     """Reads a snapshot file from front to back, checking everything on the way.
 
@@ -239,10 +242,10 @@ class SnapshotReader:
     def _read_header(self) -> SnapshotHeader:
         prefix = self._file.read_at(0, _PREFIX.size)
         if len(prefix) < _PREFIX.size:
-            raise self._damaged(0, "it is too short to be a snapshot")
+            raise self._no_snapshot("it is too short to be a snapshot")
         magic, version, length, crc = _PREFIX.unpack(prefix)
         if magic != MAGIC:
-            raise self._damaged(0, "it is not a Lattice snapshot")
+            raise self._no_snapshot("it is not a Lattice snapshot")
         packed = self._file.read_at(_PREFIX.size, length) if length <= self.size_bytes else b""
         if len(packed) != length or _header_crc(version, packed) != crc:
             raise self._damaged(_PREFIX.size, "its header's checksum is wrong")
@@ -277,12 +280,12 @@ class SnapshotReader:
 
     def _damaged(self, offset: int, reason: str) -> StorageDamaged:
         self._file.close()
-        return StorageDamaged(
-            f"{self.path} is damaged at offset {offset}: {reason}",
-            path=self.path,
-            offset=offset,
-            hint="use another snapshot; `lattice snapshot inspect FILE` checks one",
-        )
+        message = f"{self.path} is damaged at offset {offset}: {reason}"
+        return StorageDamaged(message, path=self.path, offset=offset, hint=_ANOTHER)
+
+    def _no_snapshot(self, reason: str) -> NotASnapshot:
+        self._file.close()
+        return NotASnapshot(f"{self.path} is damaged at offset 0: {reason}", path=self.path, offset=0, hint=_ANOTHER)
 
 
 class SnapshotReceiver:

@@ -20,6 +20,7 @@ import click
 import pytest
 from command_lines import LINES, commands
 
+from lattice_cli.render.paragraphs import blocks
 from lattice_core.config import NodeConfig
 from lattice_core.server.run import RunningNode
 
@@ -119,9 +120,9 @@ def test_each_wrong_argument_is_usage_and_said_in_one_line(path: str, lattice: A
         (["txn", "-f", "DIR"], 2, "DIR"),
         (["snapshot", "inspect", "NONE"], 2, "NONE"),
         (["snapshot", "inspect", "DIR"], 2, "DIR"),
-        (["snapshot", "inspect", "JUNK"], 3, "JUNK"),
+        (["snapshot", "inspect", "JUNK"], 2, "JUNK: it is not a Lattice snapshot"),
         (["snapshot", "restore", "NONE", "--data-dir", "NEW"], 2, "NONE"),
-        (["snapshot", "restore", "JUNK", "--data-dir", "NEW"], 3, "JUNK"),
+        (["snapshot", "restore", "JUNK", "--data-dir", "NEW"], 2, "JUNK: it is not a Lattice snapshot"),
         (["wal", "inspect", "NONE"], 2, "does not exist"),
         (["wal", "inspect", "DIR"], 2, "DIR"),
         (["wal", "inspect", "JUNK"], 2, "JUNK"),
@@ -137,6 +138,7 @@ def test_each_wrong_argument_is_usage_and_said_in_one_line(path: str, lattice: A
         (["chaos", "--faults", "nonsense"], 2, "nonsense"),
         (["chaos", "--workload", "nonsense"], 2, "nonsense"),
         (["bench", "--history", "DIR"], 2, "DIR"),
+        (["bench", "--history", "JUNK"], 2, "JUNK exists already, and is left as it is"),
         (["doctor", "--endpoints", "nonsense"], 2, "not HOST:PORT"),
         (["top", "--endpoints", ","], 2, "no endpoints given"),
         (["context", "use", "none"], 2, "no context 'none'"),
@@ -297,6 +299,20 @@ def test_help_fits_the_terminal(path: str, columns: int, lattice: Any, monkeypat
     code, out, err = lattice(*path.split(), "--help")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= columns
+    command = commands()[path]
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert all(name in out for name in (*param.opts, *param.secondary_opts)), "a name is cut off"
+
+
+@pytest.mark.parametrize("path", LINES)
+def test_examples_and_grammars_keep_their_lines_on_a_terminal(path: str, lattice: Any) -> None:
+    shown = [line.rstrip() for line in lattice(*path.split(), "--help")[1].splitlines()]
+    for kind, text in blocks(commands()[path].help or "", 76):
+        if kind == "code":
+            lines = [f"   {line}".rstrip() for line in text.split("\n")]
+            at = shown.index(lines[0])
+            assert shown[at : at + len(lines)] == lines
 
 
 TABLES = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
-from lattice_cli import completing
+from lattice_cli import completing, contexts
 from lattice_cli.main import cli
+from lattice_core.client.access import AccessInfo, RoleInfo, TokenInfo, UserInfo
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, capfd: Any, line: str) -> list[str]:
@@ -62,12 +64,31 @@ def test_no_more_is_offered_than_anybody_reads(client: Any, monkeypatch: pytest.
         ("lattice snapshot take --member n", ["n1", "n2", "n3", "n4", "n5"]),
         ("lattice get k -o ", ["table", "json", "raw"]),
         ("lattice clu", ["cluster"]),
+        ("lattice context use ", ["local", "prod"]),
+        ("lattice context remove p", ["prod"]),
+        ("lattice sim --plant lease", ["lease-from-reply", "lease-kept-in-transfer"]),
+        ("lattice chaos --faults kill", ["kill", "kill-all", "kill-in-fsync"]),
+        ("lattice chaos --faults kill,paus", ["kill,pause"]),
+        ("lattice chaos --faults kill,pause,kill", ["kill,pause,kill-all", "kill,pause,kill-in-fsync"]),
+        ("lattice chaos --workload set,c", ["set,counter"]),
+        ("lattice user grant ", ["ann", "bob"]),
+        ("lattice user grant ann ", ["admin", "readers", "writers"]),
+        ("lattice user add cy --role r", ["readers"]),
+        ("lattice role remove ", ["readers", "writers"]),
+        ("lattice token revoke 0", ["0123"]),
         ("lattice nonsense --", []),
     ],
 )
 def test_members_and_commands_are_offered_where_they_are_meant(
     client: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, line: str, expected: list[str]
 ) -> None:
+    known = contexts.Contexts({name: contexts.Context(f"{name}:1") for name in ("prod", "local")}, "prod")
+    contexts.save(known)
+    users = (UserInfo("ann", True, ("readers",), 1), UserInfo("bob", False, (), 0))
+    info = AccessInfo(
+        True, users, (RoleInfo("readers", ()), RoleInfo("writers", ())), (TokenInfo("0123", "ann", False, None),)
+    )
+    client.access = SimpleNamespace(info=lambda *, timeout: info)
     found = offered(monkeypatch, capfd, line)
     assert found == expected or (not expected and "--help" in found)
 

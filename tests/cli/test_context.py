@@ -144,3 +144,27 @@ def test_a_broken_file_is_named_and_stands_in_nobodys_way_who_needs_none(
     assert says in err
     assert err.endswith(f". try: mend or remove {path}\n")
     assert lattice("config", "show")[0] == 0
+
+
+def test_a_variable_that_overrules_the_chosen_context_is_said_to_and_how_to_be_rid_of_it(
+    lattice: Any, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATTICE_ENDPOINTS", "127.0.0.1:7401,127.0.0.1:7402")
+    monkeypatch.setenv("LATTICE_CONTEXT", "prod")
+    _, _, err = lattice("context", "use", "local")
+    wins = "warning: LATTICE_ENDPOINTS=127.0.0.1:7401,127.0.0.1:7402 is set and wins over context local. try: unset"
+    assert f"{wins} LATTICE_ENDPOINTS\n" in err
+    assert "LATTICE_CONTEXT=prod is set and wins over context local. try: unset LATTICE_CONTEXT\n" in err
+    _, _, err = lattice("context", "add", "third", "--endpoints", "t:1", "--use")
+    assert "wins over context third. try: unset LATTICE_ENDPOINTS\n" in err
+    assert "warning" not in lattice("context", "add", "fourth", "--endpoints", "f:1")[2], "that one is not in use"
+
+
+def test_variables_that_agree_with_the_chosen_context_are_no_reason_to_warn(
+    lattice: Any, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATTICE_ENDPOINTS", "p2:1")
+    monkeypatch.setenv("LATTICE_TLS_CA", "ca.pem")
+    assert lattice("context", "use", "prod")[2] == "using context prod: p1:1,p2:1\n"
+    monkeypatch.setenv("LATTICE_TLS_CA", "other.pem")
+    assert "LATTICE_TLS_CA=other.pem is set and wins" in lattice("context", "use", "prod")[2]

@@ -67,7 +67,7 @@ def member(name: str, **changes: Any) -> NodeStatus:
         PeerProgress(number, "replicate", 5001, 0.05, latencies(0.001), 0) for number in (2, 3) if name == "n1"
     )
     values: dict[str, Any] = {"counters": counters(), "details": details(), "progress": progress}
-    return node(name, role, uptime_seconds=7200.0, **{**values, **changes})
+    return node(name, role, **{"uptime_seconds": 7200.0, **values, **changes})
 
 
 def healthy() -> Observation:
@@ -200,6 +200,24 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     found = [each for each in findings if each.check == check and says in each.text]
     assert [each.severity for each in found] == [severity], [each.text for each in findings if each.severity != "ok"]
     assert found[0].remedy
+
+
+def test_an_election_at_the_start_and_one_by_a_hand_over_are_no_reason_to_warn() -> None:
+    quiet = with_n3(uptime_seconds=400.0, counters=counters(elections_started=2, held_up=1))
+    assert {each.severity for each in diagnose(quiet)} == {"ok"}
+    unrest = with_n3(uptime_seconds=400.0, counters=counters(elections_started=4))
+    assert "elections" in {each.check for each in diagnose(unrest) if each.severity == "warning"}
+
+
+def test_how_many_failures_are_tolerated_is_judged_by_who_answers() -> None:
+    def voters(observation: Observation) -> list[str]:
+        return [each.text for each in diagnose(observation) if each.check == "voters"]
+
+    five = seen(*(member(f"n{number}") for number in range(1, 6)))
+    assert voters(five) == ["5 voters tolerate 2 failures"]
+    assert voters(away(five, "n5")) == ["the 4 of 5 voters that answer tolerate 1 more failure"]
+    assert voters(away(healthy(), "n3")) == []
+    assert voters(away(healthy(), "n2", "n3")) == [], "the quorum is gone: that is what there is to say"
 
 
 def test_timeouts_that_no_heartbeat_fits_into_are_found_even_before_anything_was_measured() -> None:

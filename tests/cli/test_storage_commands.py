@@ -102,10 +102,11 @@ def test_a_damaged_snapshot_is_one_line_wherever_it_is_damaged(lattice: Lattice,
         for damaged in (bytes(flipped), whole[:at]):
             snapshot_file.write_bytes(damaged)
             code, out, err = lattice("snapshot", "inspect", str(snapshot_file))
-            assert (code, out) == (3, "")
+            begins_well = damaged[:8] == whole[:8] and len(damaged) >= 20
+            assert (code, out) == (3 if begins_well else 2, "")
             assert err.count("\n") == 1
             assert str(snapshot_file) in err
-            assert "offset" in err
+            assert "offset" in err or not begins_well
 
 
 def test_what_is_no_snapshot_is_refused(lattice: Lattice, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_what_is_no_snapshot_is_refused(lattice: Lattice, tmp_path: Path) -> Non
     assert lattice("snapshot", "inspect", str(tmp_path))[0] == 2
     (tmp_path / "text").write_text("LatticeX and so on, long enough to have a header")
     code, _, err = lattice("snapshot", "inspect", str(tmp_path / "text"))
-    assert code == 3
+    assert code == 2, "usage: nothing is unavailable, and the same again would not help"
     assert "not a Lattice snapshot" in err
 
 

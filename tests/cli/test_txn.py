@@ -124,6 +124,8 @@ def test_bytes_that_are_no_text_are_taken_as_they_are() -> None:
         ("put a b", 1, 1, "expected when:, then: or else:, not 'put'"),
         ("when\n", 1, 1, "expected when:, then: or else:, not 'when'"),
         ("then:\nget a\nthen:\n", 3, 1, "there is a section then: already"),
+        ("then: get a", 1, 7, "what belongs to then: goes below it, each on a line of its own"),
+        ("when: value(a) = 1\nthen:\n  get a", 1, 7, "what belongs to when: goes below it"),
         ("when:\n  valeu(a) = 1", 2, 3, "expected value(KEY), not 'valeu'"),
         ("when:\n  get a", 2, 3, "expected value(KEY), mod(KEY)"),
         ("when:\n  value a", 2, 9, "expected (, not 'a'"),

@@ -50,7 +50,9 @@ def test_a_recorded_run_with_the_leader_killed_in_the_middle_verifies_as_lineari
         assert bench.wait(60) == 0, output.read_text()
     finally:
         kill_group(bench)
-    found = json.loads(output.read_text())
+    hint = f"check it: lattice verify {history}\n"
+    assert hint in output.read_text(), "also where standard output is no terminal"
+    found = json.loads(output.read_text().replace(hint, ""))
     operations = read_history(history)
     before = [each for each in operations if each.outcome == "ok" and (each.return_ns or 0) < killed_at_ns]
     after = [each for each in operations if each.outcome == "ok" and each.call_ns > killed_at_ns]

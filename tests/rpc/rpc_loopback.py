@@ -74,6 +74,7 @@ class Peer:
         self.unreachable: list[NodeId] = []
         self.disowned: list[str] = []
         self.removed: list[str] = []
+        self.asked: list[raft_pb2.StateHashRequest] = []
         self.committed: tuple[int, Configuration] | None = None
         """None: the configuration in force, at index 0."""
         self.refuse: Exception | None = None
@@ -113,7 +114,12 @@ class Peer:
         async def status() -> raft_pb2.MemberStatus:
             return raft_pb2.MemberStatus(node_id=self.id, name=self.name)
 
-        self.server.add_generic_rpc_handlers((raft_handlers(self.transport, status),))
+        def state_hash(request: raft_pb2.StateHashRequest) -> raft_pb2.StateHashResponse:
+            self.asked.append(request)
+            return raft_pb2.StateHashResponse()
+
+        handlers = raft_handlers(self.transport, status, state_hash=state_hash)
+        self.server.add_generic_rpc_handlers((handlers,))
         await self.server.start()
         Peer.running.append(self)
 

@@ -15,7 +15,7 @@ from lattice_core.raft.messages import Heartbeat
 from lattice_core.raft.types import Configuration, Member
 from lattice_core.rpc import link
 from lattice_core.rpc.credentials import NOT_A_MEMBER, open_channel
-from lattice_core.rpc.link import STATUS_METHOD, fetch_status, greet
+from lattice_core.rpc.link import STATE_HASH_METHOD, STATUS_METHOD, fetch_status, greet
 from lattice_core.rpc.options import peer_channel_options
 from lattice_core.rpc.pb import raft_pb2
 from lattice_core.rpc.snapshot_stream import Offer, Sink, send_snapshot
@@ -226,16 +226,36 @@ def test_plain_text_to_a_member_with_tls_is_recognised(mint: Mint, caplog: pytes
     run(scenario())
 
 
-def test_a_clients_certificate_opens_nothing_on_the_peer_port(mint: Mint) -> None:
+@pytest.mark.parametrize("method", [STATUS_METHOD, STATE_HASH_METHOD])
+def test_a_clients_certificate_opens_nothing_on_the_peer_port(mint: Mint, method: str) -> None:
     async def scenario() -> None:
         two = await start(Peer(2), material(mint, mint.member("n2")))
         client = mint.client()
         async with open_channel(two.addr, material(mint, client), peer_channel_options()) as channel:
-            ask: Callable[..., Awaitable[bytes]] = channel.unary_unary(STATUS_METHOD)
+            ask: Callable[..., Awaitable[bytes]] = channel.unary_unary(method)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await ask(b"", timeout=5)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert caught.value.details() == NOT_A_MEMBER
+        assert two.asked == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("secured", [True, False])
+def test_a_member_says_what_its_disk_has_and_with_tls_not_what_anothers_has(mint: Mint, secured: bool) -> None:
+    async def scenario() -> None:
+        two = await start(Peer(2), material(mint, mint.member("n2")) if secured else None)
+        members = [Member(1, "n1", "127.0.0.1:1"), Member(2, "n2", two.addr), Member(3, "n3", "127.0.0.1:3")]
+        two.configuration = Configuration.of_voters(members)
+        given = material(mint, mint.member("n3")) if secured else None
+        async with open_channel(two.addr, given, peer_channel_options()) as channel:
+            ask: Callable[..., Awaitable[bytes]] = channel.unary_unary(STATE_HASH_METHOD)
+            for asker in (1, 2, 3, 4):
+                said = raft_pb2.StateHashRequest(index=7, asker_id=asker, no_room="it is full")
+                await ask(said.SerializeToString(), timeout=5)
+        assert [each.index for each in two.asked] == [7] * 4, "it may ask"
+        assert [each.asker_id for each in two.asked] == ([0, 0, 3, 0] if secured else [1, 2, 3, 4])
 
     run(scenario())
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crashfs import CrashFS
 from server_harness import cluster, configs, eventually, get, run
 from test_install import behind, fill, same_state
 
 from lattice_core.errors import LatticeError, StorageFailed
+from lattice_core.server.incarnations import Incarnations
 from lattice_core.storage import filesystem
 from lattice_core.storage.errors import DiskFull, SyncFailed
 from lattice_core.storage.filesystem import RealFile, RealFileSystem
@@ -116,6 +119,105 @@ def test_18_an_fsync_that_fails_while_a_members_directory_is_noted_ends_the_node
                 await node.peers.bind(4711, 1)
             await eventually(node.failed.done)
             assert isinstance(node.failed.result(), SyncFailed)
+
+    run(scenario())
+
+
+class _SlowBook(CrashFS):
+    """Renames when it is let to, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.begun = 0
+        self.fails: SyncFailed | None = None
+
+    def rename(self, src: str, dst: str) -> None:
+        self.begun += 1
+        assert self.go_on.wait(10)
+        if self.fails is not None:
+            raise self.fails
+        super().rename(src, dst)
+
+
+async def _hang_up(task: asyncio.Task[None]) -> None:
+    """As gRPC does with a stream's handler when the peer is gone."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_18_an_fsync_that_fails_after_the_peer_hung_up_ends_the_node_and_nothing_is_written_after_it() -> None:
+    async def scenario() -> None:
+        fs = _SlowBook()
+        fs.make_dirs("/data")
+        told: list[SyncFailed] = []
+        book = Incarnations(fs, "/data", 1, {})
+        book.on_sync_failed = told.append
+        fs.fails = SyncFailed("cannot fsync: Input/output error (EIO)")
+        cancelled = asyncio.create_task(book.bind({2: 20}))
+        await eventually(lambda: fs.begun)
+        waiting = asyncio.create_task(book.bind({3: 30}))
+        await _hang_up(cancelled)
+        fs.go_on.set()
+        await eventually(lambda: told)
+        with pytest.raises(SyncFailed):
+            await waiting
+        assert told == [fs.fails]
+        assert fs.begun == 1, "nothing is tried again"
+        assert dict(book.known()) == {}
+
+    run(scenario())
+
+
+def test_20_a_members_directory_is_noted_to_the_end_although_the_peer_hung_up_and_closing_waits_for_it() -> None:
+    async def scenario() -> None:
+        fs = _SlowBook()
+        fs.make_dirs("/data")
+        book = Incarnations(fs, "/data", 1, {})
+        cancelled = asyncio.create_task(book.bind({2: 20}))
+        await eventually(lambda: fs.begun)
+        await _hang_up(cancelled)
+        other = asyncio.create_task(book.bind({3: 30}))
+        closing = asyncio.create_task(book.close())
+        await asyncio.sleep(0.1)
+        assert fs.begun == 1, "no two write the file at once"
+        assert not closing.done()
+        fs.go_on.set()
+        await closing
+        await other
+        assert dict(book.known()) == {2: 20, 3: 30}
+        found = Incarnations.load(fs, "/data")
+        assert found is not None
+        assert dict(found.known()) == {2: 20, 3: 30}
+
+    run(scenario())
+
+
+def test_20_a_node_ends_when_the_directory_is_noted_that_it_was_noting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        [config] = configs(tmp_path, 1)
+        async with cluster([config]) as running:
+            node = running.nodes["n1"].node
+            book = node._opened.incarnations
+            write, begun, go_on = book._write, threading.Event(), threading.Event()
+
+            def slowly(known: Mapping[int, int]) -> None:
+                begun.set()
+                assert go_on.wait(10)
+                write(known)
+
+            book._write = slowly  # type: ignore[method-assign]
+            binding = asyncio.create_task(node.peers.bind(4711, 1))
+            await eventually(begun.is_set)
+            await _hang_up(binding)
+            killing = asyncio.create_task(running.kill("n1"))
+            done, _ = await asyncio.wait((killing,), timeout=0.5)
+            go_on.set()
+            assert not done
+            await killing
+            found = Incarnations.load(RealFileSystem(), str(tmp_path / "n1"))
+            assert found is not None
+            assert found.known()[4711] == 1
 
     run(scenario())
 

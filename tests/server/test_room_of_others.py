@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from server_harness import Cluster, cluster, configs, eventually, run
 
 from lattice_core.client import AsyncClient
 from lattice_core.errors import Busy, OutcomeUnknown
-from lattice_core.server import room
+from lattice_core.rpc.pb import raft_pb2
+from lattice_core.server import comparison, room
 from lattice_core.server.run import RunningNode
 
 RESERVE = 10 << 20
@@ -121,5 +124,116 @@ def test_19_who_leads_no_more_refuses_nothing_for_others(tmp_path: Path) -> None
             await leader.node.transfer_leader(one.config.name)
             await eventually(lambda: leader.node.room.reason is None)
             assert one.node.room.own is not None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("what", ["an older version", "a later one", "nothing comes through"])
+def test_19_a_member_that_raft_hears_counts_as_one_with_room_although_it_is_not_known_to_have_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """During a rolling upgrade one short disk stops nobody."""
+    monkeypatch.setattr(comparison, "COMPARE_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            one, quiet = running.followers()
+            ask = quiet.node.transport.state_hash
+
+            async def ask_in_its_way(
+                peer: int, request: raft_pb2.StateHashRequest, timeout_seconds: float
+            ) -> raft_pb2.StateHashResponse | None:
+                if what == "nothing comes through":
+                    return None
+                if what == "a later one":
+                    request.digest_version += 1
+                else:
+                    request.ClearField("asker_id")
+                    request.ClearField("no_room")
+                return await ask(peer, request, timeout_seconds)
+
+            quiet.node.transport.state_hash = ask_in_its_way  # type: ignore[method-assign]
+            disks.has(one, RESERVE - 1)
+            await eventually(lambda: reported(leader, one))
+            its = leader.node.room
+            its._reports.pop(quiet.node.core.id, None)
+            its._led_since = asyncio.get_running_loop().time() - 2 * room.REPORT_SECONDS
+            await its.look()
+            assert its.reason is None
+            if what == "a later one":
+                disks.has(quiet, RESERVE - 2)
+                await eventually(lambda: reported(leader, quiet))
+                await its.look()
+                assert its.reason is not None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("disk", ["cannot be measured", "is not measured for long"])
+def test_19_what_the_others_say_counts_whatever_becomes_of_the_look_at_ones_own_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    monkeypatch.setattr(comparison, "COMPARE_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3, disk_reserve_bytes=RESERVE)) as running:
+            disks = Disks(running)
+            leader = await running.leader()
+            done = threading.Event()
+
+            def measure() -> int:
+                done.wait(15)
+                raise OSError("the disk does not say")
+
+            try:
+                if disk == "cannot be measured":
+                    done.set()
+                leader.node.room._free_bytes = measure
+                for follower in running.followers():
+                    disks.has(follower, RESERVE - 1)
+                await eventually(lambda: leader.node.room.reason)
+                for follower in running.followers():
+                    disks.has(follower, 10 * RESERVE)
+                await eventually(lambda: leader.node.room.reason is None)
+                assert leader.node.room.own is None
+            finally:
+                done.set()
+
+    run(scenario())
+
+
+def test_19_what_was_used_up_between_two_looks_stays_so_until_the_disk_has_been_looked_at(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        [config] = configs(tmp_path, 1, disk_reserve_bytes=RESERVE)
+        async with cluster([config]) as running:
+            node = running.nodes["n1"].node
+            await node.room.close()
+            node.proposals.no_room = "it is used up"
+            seen = []
+
+            def measure() -> int:
+                seen.append(node.proposals.no_room)
+                return 10 * RESERVE
+
+            node.room._free_bytes = measure
+            await node.room.look()
+            assert seen == ["it is used up"]
+            assert node.room.reason is None
+
+    run(scenario())
+
+
+def test_what_is_told_is_of_another_member_and_short_whoever_sends_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(configs(tmp_path, 3)) as running:
+            leader = await running.leader()
+            one, _ = running.followers()
+            own, other = leader.node.core.id, one.node.core.id
+            for member in (own, other, 4711):
+                leader.node.room.told(member, "x" * (1 << 20))
+            assert leader.node.room._reports.keys().isdisjoint({own, 4711})
+            assert reported(leader, one) == "x" * room.MAX_REASON_CHARS
 
     run(scenario())

@@ -48,9 +48,11 @@ class Reserve:
         """Close it, or keep it while the reserve is short."""
         with self._lock:
             if len(self._spare) < self.size and self._spare:
-                os.dup2(self._spare[0], descriptor, inheritable=False)
-                self._spare.append(descriptor)
-                return
+                # Not if the limit was lowered meanwhile, and its number is not below it: that cannot be had again.
+                with contextlib.suppress(OSError):
+                    os.dup2(self._spare[0], descriptor, inheritable=False)
+                    self._spare.append(descriptor)
+                    return
         os.close(descriptor)
         self._refill()
 

@@ -93,3 +93,26 @@ def test_without_need_the_reserve_stays_and_descriptors_are_given_back(tmp_path:
         fs.open(str(tmp_path / "f"), create=True).close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert reserve.spare == reserve.size
+
+
+def test_a_file_that_cannot_become_part_of_the_reserve_is_closed(tmp_path: Path) -> None:
+    """Its number is not below a limit that was lowered meanwhile: no copy can be put there, and it stayed open."""
+    fs = RealFileSystem(Reserve())
+    lower = os.open(os.devnull, os.O_RDONLY)
+    file = fs.open(str(tmp_path / "higher"), create=True)
+    os.close(lower)
+    with none_left():
+        other = fs.open(str(tmp_path / "other"), create=True)  # the reserve is short now
+        file.close()
+    ours, leaked = (os.stat(each).st_ino for each in (tmp_path / "other", tmp_path / "higher"))
+    open_files = [os.stat(f"/proc/self/fd/{each}").st_ino for each in _numbers()]
+    assert ours in open_files
+    assert leaked not in open_files
+    other.close()
+
+
+def _numbers() -> list[int]:
+    """Of the descriptors that are open."""
+    with os.scandir("/proc/self/fd") as found:
+        listing = [int(entry.name) for entry in found]
+    return [each for each in listing if os.path.exists(f"/proc/self/fd/{each}")]

@@ -135,8 +135,9 @@ class DataDirectory:
             fs.make_dirs(path)
             names = fs.list_dir(path)
         except (StorageFailed, OSError) as error:
-            named = isinstance(error, OSError) and error.strerror and error.filename
-            reason = f"cannot make {error.filename}: {error.strerror}" if named else str(error)
+            reason = str(error)
+            if isinstance(error, OSError) and error.filename:  # whose text has the error's number
+                reason = f"cannot make {error.filename}: {error.strerror}"
             raise ConfigurationError(f"{path} cannot be used as a data directory: {reason}") from error
         foreign = [name for name in names if name not in OURS and name not in TOLERATED]
         if foreign and not {IDENTITY, CHANGING} & set(names):

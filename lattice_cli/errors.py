@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable
 
@@ -103,6 +104,11 @@ def _next_command(error: LatticeError) -> str | None:
     return error.hint
 
 
+_NOT_A = re.compile(r"(?<= is )not a valid (integer|float)(?: range)?\b")
+_KINDS = {"integer": "not a whole number", "float": "not a number"}
+"""click names its own types."""
+
+
 def _explain_usage(error: click.UsageError) -> tuple[str, str | None, int]:
     path = error.ctx.command_path if error.ctx is not None else "lattice"
     if isinstance(error, click.NoSuchOption):
@@ -114,5 +120,5 @@ def _explain_usage(error: click.UsageError) -> tuple[str, str | None, int]:
         hint = f"{path} {meant}" if meant else f"{path} --help"
         return f"{path}: no such option {error.option_name}", hint, EXIT_USAGE
     hint = getattr(error, "hint", None) or f"{path} --help"
-    message = error.format_message()
+    message = _NOT_A.sub(lambda match: _KINDS[match[1]], error.format_message())
     return f"{path}: {message[:1].lower()}{message[1:]}", hint, EXIT_USAGE

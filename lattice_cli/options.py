@@ -19,7 +19,7 @@ import click
 
 from lattice_cli.declare import option_panel
 from lattice_cli.errors import Negative
-from lattice_core.errors import ConfigurationError, InvalidRequest
+from lattice_core.errors import ConfigurationError, InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -321,10 +321,18 @@ def checked_key(what: str, key: bytes) -> None:
 
 
 def value_argument(argument: str, limit: int) -> bytes:
-    """A VALUE: as given, or for ``-`` what is on standard input, read no further than it can matter."""
+    """A VALUE: as given, or for ``-`` what is on standard input. Raises TooLarge, having read no further than that."""
     if argument != "-":
         return as_bytes(argument)
-    return sys.stdin.buffer.read(limit + 1)
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise TooLarge(
+            f"standard input has more than {limit} bytes, the most that a value may have",
+            limit=limit,
+            actual=len(data),
+            hint="store it in pieces, under several keys",
+        )
+    return data
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -82,7 +82,11 @@ async def run(plan: Plan, *, history: Path | None = None, keep: bool = False, pr
             plan.endpoints, timeout=plan.timeout_seconds, tls=plan.tls, token=plan.token()
         ) as client:
             # The first operation: it finds the leader, and its error is the whole benchmark's.
-            await client.get(plan.key(0), consistency=plan.read_consistency)
+            try:
+                await client.get(plan.key(0), consistency=plan.read_consistency)
+            except LatticeError as error:
+                error.message = f"bench: {error.message.removeprefix('get: ')}"
+                raise
             try:
                 if plan.mix != "put" and not plan.recorded:
                     await fill(client, plan)

@@ -266,6 +266,6 @@ def plain_reason(details: str) -> str:
         return "it does not serve clients (a peer address?)"
     if "Socket closed" in details or "recvmsg" in details or "Connection reset" in details:
         return "the connection was closed"
-    if "DNS" in details or "resolution" in details or "resolver" in details:
+    if any(word in details for word in ("DNS", "resolution", "resolver", "errors resolving", "lookup error")):
         return "the host name is not known"
     return details.split("\n", 1)[0][:200] or "cannot connect"

@@ -145,7 +145,10 @@ class DataDirectory:
             fs.make_dirs(path)
             names = fs.list_dir(path)
         except (StorageFailed, OSError) as error:
-            raise ConfigurationError(f"{path} cannot be used as a data directory: {error}") from error
+            reason = str(error)
+            if isinstance(error, OSError) and error.filename:  # whose text has the error's number
+                reason = f"cannot make {error.filename}: {error.strerror}"
+            raise ConfigurationError(f"{path} cannot be used as a data directory: {reason}") from error
         foreign = [name for name in names if name not in OURS and name not in TOLERATED]
         if foreign and not {IDENTITY, CHANGING} & set(names):
             raise ConfigurationError(

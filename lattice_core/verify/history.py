@@ -284,11 +284,17 @@ def _numbered(path: str | Path) -> Iterator[tuple[int, Operation]]:
             if line.isspace():
                 continue
             try:
-                yield number, _operation_from_json(json.loads(line))
+                yield number, _operation_from_json(json.loads(line.decode("utf-8-sig")))
             except _BadLine as bad:
                 raise InvalidRequest(f"{path}:{number}: {bad}") from None
-            except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError
-                raise InvalidRequest(f"{path}:{number}: not JSON: {str(error).splitlines()[0]}") from None
+            except UnicodeDecodeError:
+                raise InvalidRequest(f"{path}:{number}: not text, so no history", hint=_RECORD_HINT) from None
+            except (ValueError, RecursionError) as error:
+                reason = str(error).splitlines()[0]
+                raise InvalidRequest(f"{path}:{number}: not JSON: {reason}", hint=_RECORD_HINT) from None
+
+
+_RECORD_HINT = "lattice bench --history FILE, to record one"
 
 
 def _line_of(operation: Operation) -> str:

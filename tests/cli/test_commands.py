@@ -35,6 +35,16 @@ def test_put_prints_the_revision(client: Any, lattice: Any) -> None:
     assert only_call(client) == ("put", (b"k", b"v"), {})
 
 
+@pytest.mark.parametrize("command", [["put", "k", "-"], ["cas", "k", "old", "-"]])
+def test_a_value_that_is_too_large_is_refused_without_a_word_of_how_much_was_read(
+    command: list[str], client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x" * 2_000_000)))
+    code, _, err = lattice(*command)
+    assert (code, client.calls) == (2, [])
+    assert err.startswith("error: standard input has more than 1048576 bytes, the most that a value may have. try: ")
+
+
 def test_put_json_has_the_promised_fields(client: Any, lattice: Any) -> None:
     code, out, _ = lattice("put", "k", "v", "-o", "json")
     assert (code, json.loads(out)) == (0, {"key": "k", "revision": 8})

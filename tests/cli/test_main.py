@@ -89,6 +89,8 @@ def test_a_bad_timeout_variable_is_named(lattice: Any, monkeypatch: pytest.Monke
         ),
         (["cluster", "members", "--endpoints"], "error: lattice cluster members: option '--endpoints' requires"),
         (["get", "k", "--timeout", "0"], "invalid value for '--timeout'"),
+        (["get", "k", "--timeout", "abc"], "invalid value for '--timeout': 'abc' is not a number. try: "),
+        (["get", "k", "--limit", "x"], "invalid value for '--limit': 'x' is not a whole number. try: "),
         (["get", "k", "-o", "xml"], "'xml' is not one of 'table', 'json', 'raw'"),
         (["get", "k", "--limit", "3"], "--limit goes with --prefix"),
         (["--endpoints", "nonsense", "get", "k"], "endpoint 'nonsense' is not HOST:PORT"),

@@ -10,6 +10,7 @@ import pytest
 from fake import Do, FakeCluster
 
 from lattice_core.client import AsyncClient, KeyValue, engine
+from lattice_core.client.channels import plain_reason
 from lattice_core.errors import (
     Busy,
     ConfigurationError,
@@ -412,3 +413,19 @@ async def test_closing_ends_the_session_and_answers_whoever_waits() -> None:
         await client.close()
         with pytest.raises(OutcomeUnknown):
             await write
+
+
+@pytest.mark.parametrize(
+    ("details", "reason"),
+    [
+        (
+            "errors resolving nosuchhost:1: [field:hostname lookup error:address lookup failed for nosuchhost:1: "
+            "Domain name not found]",
+            "the host name is not known",
+        ),
+        ("DNS resolution failed for nosuchhost:1: C-ares status is not ARES_SUCCESS", "the host name is not known"),
+        ("ipv4:1.2.3.4:1: Failed to connect to remote host: connect: Connection refused (111)", "connection refused"),
+    ],
+)
+def test_what_grpc_says_of_a_connection_is_told_in_a_few_words(details: str, reason: str) -> None:
+    assert plain_reason(details) == reason

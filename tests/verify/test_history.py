@@ -120,7 +120,7 @@ def test_a_line_that_is_no_operation_is_named_by_file_and_line(tmp_path: Path, l
 def test_a_line_that_is_not_utf8_is_named_by_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe{\n")
-    with pytest.raises(InvalidRequest, match=":2: not JSON"):
+    with pytest.raises(InvalidRequest, match=":2: not text, so no history"):
         read_history(path)
 
 

@@ -7,6 +7,7 @@ whose reader has gone.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ EXIT_USAGE = 2
 EXIT_INTERNAL = 3
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Negative(Exception):
@@ -77,10 +80,18 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
     if isinstance(error, MemoryError):
         return "out of memory", None, EXIT_INTERNAL
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", None, EXIT_INTERNAL
+        return _explain_system(error)
     detail = f"{type(error).__name__}: {error}"
     return f"internal error: {detail}", "again with LATTICE_TRACEBACK=1, and report it", EXIT_INTERNAL
+
+
+def _explain_system(error: OSError) -> tuple[str, str | None, int]:
+    """A file, mostly standard output, that the system does not let us use."""
+    reason, where = error.strerror or str(error), f"{error.filename}: " if error.filename else ""
+    if error.errno in _NO_ROOM:
+        return f"cannot write: {where}{reason.lower()}", "df -h, and make room", EXIT_INTERNAL
+    refused = error.errno in (errno.EACCES, errno.EPERM) and error.filename
+    return f"{where}{reason}", f"ls -ld {error.filename}" if refused else None, EXIT_INTERNAL
 
 
 def _next_command(error: LatticeError) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import click
 
 from lattice_cli.declare import option_panel
+from lattice_cli.errors import Negative
 from lattice_core.errors import ConfigurationError, InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -335,6 +336,18 @@ def value_argument(argument: str, limit: int) -> bytes:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed, where there is somebody to ask: not in a script. Raises Abort."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"{question} Go on?", abort=True, err=True)
+    """Ask before something is destroyed, where there is somebody to ask: not in a script.
+
+    Raises Negative for a no, which the end of input is too; Abort for Ctrl-C.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    try:
+        agreed = click.confirm(f"{question} Go on?", err=True)
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError):
+            raise
+        click.echo(err=True)  # Ctrl-D leaves the line as it is
+        agreed = False
+    if not agreed:
+        raise Negative("not confirmed, nothing was changed")

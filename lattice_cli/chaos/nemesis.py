@@ -124,14 +124,18 @@ class Nemesis:
             # What is cancelled leaves nodes down that were to be started later.
             for name in self._cluster.names:
                 stack.enter_context(self._cluster.expecting(name))
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self.active.clear()
+            await self.stop()
             for name in self._cluster.names:
                 self._cluster.resume(name)
             down = [name for name, node in self._cluster.nodes.items() if not node.running]
             await asyncio.gather(*(self._start(name) for name in down))
+
+    async def stop(self) -> None:
+        """No fault is under way any more, and those that were are taken back; nodes may be down. Safe to repeat."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.active.clear()
 
     async def keep_members(self) -> None:
         """Start again, as new ones, nodes that hear only now that they have been removed. Until cancelled."""

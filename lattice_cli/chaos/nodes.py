@@ -25,7 +25,7 @@ import grpc
 
 from lattice_cli.chaos import power
 from lattice_cli.chaos.links import Links
-from lattice_cli.demo.processes import DIE_WITH_PARENT, POLL_SECONDS, LocalCluster, LocalNode
+from lattice_cli.demo.processes import DIE_WITH_PARENT, POLL_SECONDS, LocalCluster, LocalNode, reason_in
 from lattice_core.rpc.credentials import open_channel
 from lattice_core.tls import Material, load
 
@@ -192,7 +192,8 @@ class ChaosCluster(LocalCluster):
             return file.read().decode(errors="replace")
 
     def last_words(self, name: str) -> str:
-        return self._last_words(self.nodes[name])
+        """Why it ended, in its own words, if it said."""
+        return reason_in(self.said(name))
 
     # -- power ------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ class Run:
         self.nemesis = Nemesis(plan, self.cluster, self.watch, self._client, self._event, self._violation)
         self._workloads: list[Workload] = []
         self._callers: list[asyncio.Task[None]] = []
+        self._over = False
         (self.directory / "plan.json").write_text(plan.to_json(), encoding="utf-8")
 
     async def run(self) -> Report:
@@ -169,11 +170,20 @@ class Run:
         self._sum_up()
         return self.report
 
+    def judge_no_more(self) -> None:
+        """Whatever is seen from here on is no finding."""
+        self._over = True
+
     async def close(self) -> None:
-        """No process, connection or task is left; the directory is. Safe to repeat."""
+        """No process, connection or task is left; the directory is. Safe to repeat.
+
+        Whoever would take the end of a node for a finding ends before the nodes do, and nothing is a finding any more.
+        """
+        self.judge_no_more()
         for task in self._callers:
             task.cancel()
         await asyncio.gather(*self._callers, return_exceptions=True)
+        await self.nemesis.stop()
         await self.watch.close()
         await self.cluster.end()
         for workload in self._workloads:
@@ -310,6 +320,8 @@ class Run:
         self._tell(self.seconds, text)
 
     def _violation(self, text: str) -> None:
+        if self._over:
+            return
         if len(self.report.violations) < MAX_VIOLATIONS:
             self.report.violations.append(text)
             self._event(f"VIOLATION: {text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import click
 from lattice_cli.declare import command
 from lattice_cli.errors import EXIT_INTERRUPTED, Negative
 from lattice_cli.options import Globals, Number, common_options, completed_by, resolve
-from lattice_core.errors import InvalidRequest
+from lattice_core.errors import InvalidRequest, LatticeError
 
 if TYPE_CHECKING:
     from lattice_cli.chaos.plan import Plan
@@ -20,6 +19,17 @@ if TYPE_CHECKING:
     from lattice_cli.render.chaos import View
 
 FRESH_SEED_BITS = 32
+
+
+class Interrupted(Exception):
+    """A run was ended before its verdict."""
+
+    def __init__(self, found: list[str], left: Path | None) -> None:
+        super().__init__("interrupted")
+        self.found = found
+        """Violations, until then."""
+        self.left = left
+        """Its directory, if that is kept."""
 
 
 @command()
@@ -131,17 +141,19 @@ def _run(
 
     view = render.View(no_color=options.no_color)
     reports: list[Report] = []
+    interrupted: Interrupted | None = None
     try:
         for plan in plans:
             report = asyncio.run(_one(plan, view, directory, history, tls, keep))
-            if report is None:
-                return EXIT_INTERRUPTED
             reports.append(report)
             if len(plans) > 1 and options.output == "raw":
                 render.line(report)
+    except Interrupted as error:
+        interrupted = error
     finally:
         view.close()
-    render.show(options, reports)
+    if reports or interrupted is None:
+        render.show(options, reports)
     failed = [report for report in reports if not report.good]
     if failed:
         worst = failed[0]
@@ -149,41 +161,43 @@ def _run(
         raise Negative(
             f"chaos: seed {worst.plan.seed}: {worst.verdict}: {reason}", hint=f"less {worst.directory}/events.log"
         )
-    return 0
+    if interrupted is None:
+        return 0
+    left = f"; what it left is in {interrupted.left}" if interrupted.left is not None else ""
+    if interrupted.found:  # what was found is found, whoever interrupts
+        raise Negative(f"chaos: interrupted, and had found by then: {interrupted.found[0]}{left}")
+    what = "nothing was judged" if not reports else f"{len(reports)} of {len(plans)} runs were judged"
+    click.echo(f"interrupted: {what}{left}", err=True)
+    return EXIT_INTERRUPTED
 
 
-async def _one(
-    plan: Plan, view: View, directory: Path | None, history: Path | None, tls: bool, keep: bool
-) -> Report | None:
-    """One run; None if it was interrupted. Ctrl-C and SIGTERM end it in good order, whatever it is doing."""
+async def _one(plan: Plan, view: View, directory: Path | None, history: Path | None, tls: bool, keep: bool) -> Report:
+    """One run. Raises Interrupted: Ctrl-C and SIGTERM end it in good order, whatever it is doing."""
     import asyncio
 
     from lattice_cli.chaos.run import Run
+    from lattice_cli.interrupts import Interrupts
 
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
     run = Run(plan, parent_dir=directory, history=history, tls=tls, tell=view.event)
+    interrupts = Interrupts(run.judge_no_more)
     report = None
     try:
         with view.watching(run):
             report = await run.run()
-        return report
-    except asyncio.CancelledError:
-        return None
+    except (asyncio.CancelledError, LatticeError):
+        if not interrupts.came:
+            raise
     finally:
-        for number in signals:
-            loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
+        await interrupts.settle()
         try:
             await run.close()
         finally:
             if not keep and not run.report.violations and (report is None or report.good):
                 run.remove()
-            for number in signals:
-                loop.remove_signal_handler(number)
+            interrupts.close()
+    if report is None:
+        raise Interrupted(run.report.violations, run.directory if run.directory.exists() else None)
+    return report
 
 
 def _list_kinds(options: Globals) -> None:

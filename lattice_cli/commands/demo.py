@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +31,7 @@ def demo(ctx: click.Context, nodes: int, once: bool, keep: bool, tls: bool) -> i
 
     Everything it shows is checked: if an acknowledged write were lost, or one applied twice, it would say so and
     exit with 1. It uses free ports on this machine and a temporary directory, and leaves nothing behind, whenever
-    it is ended; with --keep, nothing unless it came to its end.
+    it is ended; with --keep, nothing unless it came to its end. Ctrl-C before that is exit code 130.
 
     Examples: lattice demo    lattice demo --nodes 5    lattice demo --once --keep
     """
@@ -41,55 +42,47 @@ def demo(ctx: click.Context, nodes: int, once: bool, keep: bool, tls: bool) -> i
 
 
 async def _run(options: Globals, nodes: int, once: bool, keep: bool, tls: bool) -> int:
-    """The exit code. SIGTERM and Ctrl-C end it in good order, whatever it is doing."""
+    """The exit code. SIGTERM and Ctrl-C end it in good order, whatever it is doing.
+
+    They are how the live view ends, once everything has been shown; before that the demonstration is cut short.
+    """
     import asyncio
 
     from lattice_cli.demo.processes import LocalCluster
+    from lattice_cli.demo.story import Story
+    from lattice_cli.interrupts import Interrupts
     from lattice_cli.render.stage import TextStage
+    from lattice_core.errors import LatticeError
 
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
+    interrupts = Interrupts()
     cluster = LocalCluster(nodes, may_outlive=keep, tls=tls)
     stage = TextStage(no_color=options.no_color)
-    kept = False
+    story = Story(cluster, stage)
+    shown = kept = False
     try:
-        story = await _tell(cluster, stage)
+        await story.tell()
         kept = keep
-        try:
-            await _go_on(cluster, stage, story, once=once, keep=keep)
-        finally:
-            await story.close()
-        return 0
-    except asyncio.CancelledError:
-        return EXIT_INTERRUPTED if once else 0
+        await _go_on(cluster, stage, story, once=once, keep=keep)
+        shown = True
+    except (asyncio.CancelledError, LatticeError):
+        if not interrupts.came:
+            raise
+        shown = story.told and not once
+        # At once: nodes take seconds.
+        stage.end(f"The cluster stays up, in {cluster.directory}." if kept else "stopping ...")
     finally:
-        for number in signals:
-            loop.add_signal_handler(number, lambda: None)  # cleaning up takes a moment, and is bounded
+        await interrupts.settle()
         try:
+            await story.close()
             if not kept:
                 await cluster.close()
         finally:
             if not kept:
                 cluster.kill_all()
-            for number in signals:
-                loop.remove_signal_handler(number)
-
-
-async def _tell(cluster: LocalCluster, stage: TextStage) -> Story:
-    """The story, told to its end; to be closed."""
-    from lattice_cli.demo.story import Story
-
-    story = Story(cluster, stage)
-    try:
-        await story.tell()
-    except BaseException:
-        await story.close()
-        raise
-    return story
+            interrupts.close()
+    if interrupts.came and not kept:
+        stage.say(f"stopped; {cluster.directory} removed")
+    return 0 if shown else EXIT_INTERRUPTED
 
 
 async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once: bool, keep: bool) -> None:
@@ -99,6 +92,9 @@ async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once:
         return
     leader = (await story.client.cluster_status()).leader
     stage.end("Everything held. The cluster stays up. To try, from any terminal:")
+    where = _to_find_lattice()
+    if where is not None:
+        stage.command(where)
     stage.command(f"export LATTICE_ENDPOINTS={cluster.endpoints}")
     if cluster.tls is not None:
         tls = cluster.tls
@@ -117,4 +113,18 @@ async def _go_on(cluster: LocalCluster, stage: TextStage, story: Story, *, once:
         pids = " ".join(str(node.pid) for node in cluster.nodes.values())
         stage.command(f"kill {pids}; sleep 3; rm -r {cluster.directory}")
     if not once:
+        stage.end(
+            f"Ctrl-C ends this view{'; the cluster stays.' if keep else ', stops the nodes and removes everything.'}"
+        )
         await stage.watch(story.client.cluster_status)
+
+
+def _to_find_lattice() -> str | None:
+    """What a shell has to be told before it knows ``lattice`` as this very program; None: nothing."""
+    beside = Path(sys.executable).parent / "lattice"
+    found = shutil.which("lattice")
+    if not beside.exists():
+        return None if found else f'alias lattice="{sys.executable} -m lattice_cli"'
+    if found and Path(found).samefile(beside):
+        return None
+    return f'export PATH="{beside.parent}:$PATH"'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +31,11 @@ STOP_SECONDS = 8.0
 """After SIGTERM, before SIGKILL: a node drains for up to five."""
 
 POLL_SECONDS = 0.02
+
+_RECORD = re.compile(r"\S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
+"""How a line of a node's log begins (lattice_core/server/logs.py)."""
+
+_LEVELS_OF_ERRORS = re.compile(r"\S+ (ERROR|CRITICAL) ")
 
 FIRST_PORT = 10_000
 """Below it are too many that somebody may have an opinion of."""
@@ -253,13 +259,18 @@ class LocalCluster:
                 if _has_ready_line(log, offset):
                     return
             if ended is not None:
-                raise Unavailable(f"{node.name} did not start (exit code {ended}): {self._last_words(node)}")
+                said = node.log_path.read_bytes()[offset:].decode(errors="replace")
+                raise Unavailable(f"{node.name} did not start (exit code {ended}): {reason_in(said)}")
             await asyncio.sleep(POLL_SECONDS)
 
-    @staticmethod
-    def _last_words(node: LocalNode) -> str:
-        lines = node.log_path.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+
+def reason_in(said: str) -> str:
+    """Why a node ended, by what it has said: the last error, else the last line that is none of its log's."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if _LEVELS_OF_ERRORS.match(line) and ": what to do: " not in line]
+    others = [line for line in lines if not line.startswith("ready ") and not _RECORD.match(line)]
+    told = [line for line in others if line.startswith("error: ")] or errors or others
+    return told[-1] if told else "it gave no reason"
 
 
 def _has_ready_line(log: IO[bytes], offset: int) -> bool:

@@ -41,6 +41,8 @@ class Story:
         self.stage = stage
         self.client = AsyncClient(cluster.endpoints, timeout=10.0, tls=cluster.tls)
         self.workload = Workload(self.client)
+        self.told = False
+        """All of it, and everything held."""
 
     async def tell(self) -> None:
         """All acts. Raises DemoFailed with what did not hold."""
@@ -54,6 +56,7 @@ class Story:
         finally:
             await self.workload.stop()
         await self._check()
+        self.told = True
 
     async def close(self) -> None:
         await self.workload.stop()

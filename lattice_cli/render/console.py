@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,12 @@ def data_console(*, no_color: bool = False, width: int | None = None) -> Console
     """The console for data. Nothing is highlighted, wrapped or coloured that did not ask for it."""
     from rich.console import Console  # not for those who only write bytes or lines
 
-    return Console(
+    class DataConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """As for all other output (lattice_cli/errors.py). Rich itself would exit with 1, which is an answer."""
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return DataConsole(
         file=sys.stdout,
         no_color=no_color or None,
         highlight=False,

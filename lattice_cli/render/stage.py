@@ -41,6 +41,10 @@ class TextStage:
     def end(self, text: str) -> None:
         self._print("", text, "bold green", after_blank=True)
 
+    def say(self, text: str) -> None:
+        """Beside the story: what becomes of it."""
+        self._print("", text)
+
     def command(self, text: str) -> None:
         """Something to copy: never wrapped."""
         self._console.print(Text(f"   {text}"), soft_wrap=True)

@@ -44,7 +44,7 @@ from lattice_core.server.tls import NodeTLS
 from lattice_core.server.tracing import tracer_for
 from lattice_core.storage.descriptors import Reserve
 from lattice_core.storage.filesystem import OfflineFileSystem, RealFileSystem
-from lattice_core.storage.identity import DataDirectory
+from lattice_core.storage.identity import DataDirectory, nothing_in
 
 log = logging.getLogger("lattice.run")
 
@@ -156,6 +156,8 @@ class RunningNode:
         """Blocking, on purpose on the loop: nothing else runs here before. To make one that joins, the cluster is
         asked first."""
         config, fs = self.config, self._fs
+        if nothing_in(fs, config.data_dir):
+            self._require_ports()  # while a start that fails leaves nothing behind, not even a directory with a lock
         directory = DataDirectory.open(fs, config.data_dir)
         try:
             if directory.identity is not None or not (config.join or config.reseed):

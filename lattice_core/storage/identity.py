@@ -102,6 +102,16 @@ class Identity:
                 )
 
 
+def nothing_in(fs: FileSystem, path: str) -> bool:
+    """Whether a data directory at ``path`` would be made from nothing: there is none yet, or an empty one."""
+    try:
+        return not fs.list_dir(path)
+    except FileNotFoundError:
+        return True
+    except (StorageFailed, OSError):
+        return False  # what is wrong with it, whoever opens it is told
+
+
 class DataDirectory:
     """A data directory, locked for this process until :meth:`close`.
 

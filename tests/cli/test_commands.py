@@ -267,8 +267,12 @@ def test_what_destroys_is_asked_for_at_a_terminal_and_done_in_a_script(
 
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     code, out, err = lattice(*words)
-    assert (code, out) == (130, "")
+    assert (code, out) == (1, "")
     assert "Go on? [y/N]" in err
+    assert err.splitlines()[-1].endswith("error: not confirmed, nothing was changed")
+    monkeypatch.setattr(sys, "stdin", Terminal(""))  # Ctrl-D
+    code, _, err = lattice(*words)
+    assert (code, err.splitlines()[-1]) == (1, "error: not confirmed, nothing was changed")
     assert [call for call in client.calls if call[0] != "client"] == []
     for answer, flags in (("y\n", []), ("", ["--yes"])):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
@@ -345,7 +349,11 @@ def test_transfer_leader(client: Any, lattice: Any) -> None:
         (InvalidRequest("put: the key is empty"), 2, "error: put: the key is empty. try: lattice --help\n"),
         (RevisionCompacted("gone", compacted_revision=6), 1, "read at revision 7 or later"),
         (KeyboardInterrupt(), 130, ""),
-        (OSError(28, "No space left on device", "file"), 3, "error: file: No space left on device\n"),
+        (
+            OSError(28, "No space left on device", "file"),
+            3,
+            "error: cannot write: file: no space left on device. try: df -h, and make room\n",
+        ),
         (ZeroDivisionError("oops"), 3, "error: internal error: ZeroDivisionError: oops"),
     ],
 )

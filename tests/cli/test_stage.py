@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import sys
 
@@ -44,6 +46,17 @@ def test_what_suggested_commands_are_for_stands_in_one_column(monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", stdout)
     TextStage(no_color=True).commands({"lattice cluster status": "who leads", "kill -9 7": "n2 leads"})
     assert stdout.getvalue() == "   lattice cluster status  # who leads\n   kill -9 7               # n2 leads\n"
+
+
+def test_a_reader_that_has_gone_is_an_error_like_any_other_and_not_an_exit_code_of_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), open(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        with pytest.raises(BrokenPipeError):
+            TextStage(no_color=True).act(ACT)
 
 
 def test_a_sentence_is_one_line_for_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:

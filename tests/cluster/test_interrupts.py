@@ -122,3 +122,16 @@ def test_a_reader_that_goes_away_ends_every_output_quietly(shared: LocalCluster,
     # Short output may be gone before the reader is; doctor has an opinion of its own.
     assert {line: code for line, code in codes.items() if code not in (0, 1, 141)} == {}
     assert codes["get pipes/ --prefix"] == codes["top -o json --interval 0.1"] == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("line", ["config show", "config show -o json", "config show -o table", "chaos --faults list"])
+def test_output_that_cannot_be_written_is_one_line_with_what_to_do(line: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lattice_cli", *line.split()], env=environment(),
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        3, "error: cannot write: no space left on device. try: df -h, and make room\n"
+    )  # fmt: skip

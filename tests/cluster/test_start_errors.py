@@ -136,6 +136,18 @@ def test_a_directory_that_cannot_be_used_is_refused_and_left_alone(tmp_path: Pat
         assert [entry.name for entry in path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("option", ["--client-addr", "--peer-addr", "--metrics-addr"])
+@pytest.mark.parametrize("made", [False, True], ids=["absent", "empty"])
+def test_a_start_whose_port_is_taken_leaves_nothing_behind(tmp_path: Path, taken: str, option: str, made: bool) -> None:
+    path = tmp_path / "deeper" / "data"
+    if made:
+        path.mkdir(parents=True)
+    addrs = {"--client-addr": free_addr(), "--peer-addr": free_addr(), option: taken}
+    done = lattice("start", "--data-dir", str(path), *(part for pair in addrs.items() for part in pair))
+    refused(done, 2, taken, option)
+    assert list(tmp_path.rglob("*")) == ([path.parent, path] if made else [])
+
+
 # --- commands ---------------------------------------------------------------------------------------
 
 

@@ -12,16 +12,25 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def command(*arguments: str, directory: Path) -> list[str]:
+    """What runs it."""
+    return [sys.executable, "-m", "lattice_cli", "chaos", "-o", "json", "--directory", str(directory), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings that are meant for other nodes."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
+
+
 def chaos(*arguments: str, directory: Path, within: float = 200.0) -> dict[str, Any]:
     """The report of one run; its exit code has to agree with it."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
     done = subprocess.run(
-        [sys.executable, "-m", "lattice_cli", "chaos", "-o", "json", "--directory", str(directory), *arguments],
+        command(*arguments, directory=directory),
         capture_output=True,
         text=True,
         timeout=within,
         cwd=ROOT,
-        env=kept,
+        env=environment(),
         check=False,
     )
     assert done.stdout, done.stderr

@@ -320,19 +320,27 @@ def checked_key(what: str, key: bytes) -> None:
         raise
 
 
+COUNTED_BYTES = 64 << 20
+"""Of a standard input that is too large: it may have no end."""
+
+
 def value_argument(argument: str, limit: int) -> bytes:
-    """A VALUE: as given, or for ``-`` what is on standard input. Raises TooLarge, having read no further than that."""
+    """A VALUE: as given, or for ``-`` what is on standard input. Raises TooLarge, having counted on for a while what is
+    there, and kept nothing of it."""
     if argument != "-":
         return as_bytes(argument)
     data = sys.stdin.buffer.read(limit + 1)
-    if len(data) > limit:
-        raise TooLarge(
-            f"standard input has more than {limit} bytes, the most that a value may have",
-            limit=limit,
-            actual=len(data),
-            hint="store it in pieces, under several keys",
-        )
-    return data
+    if len(data) <= limit:
+        return data
+    actual = len(data)
+    while actual < COUNTED_BYTES and (more := len(sys.stdin.buffer.read(1 << 16))):
+        actual += more
+    raise TooLarge(
+        f"standard input has {'' if actual < COUNTED_BYTES else 'at least '}{actual} bytes, and a value at most {limit}",
+        limit=limit,
+        actual=actual,
+        hint="store it in pieces, under several keys",
+    )
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -36,13 +36,17 @@ def test_put_prints_the_revision(client: Any, lattice: Any) -> None:
 
 
 @pytest.mark.parametrize("command", [["put", "k", "-"], ["cas", "k", "old", "-"]])
-def test_a_value_that_is_too_large_is_refused_without_a_word_of_how_much_was_read(
+def test_a_value_that_is_too_large_is_refused_with_its_size_and_one_without_an_end_is_too(
     command: list[str], client: Any, lattice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x" * 2_000_000)))
     code, _, err = lattice(*command)
     assert (code, client.calls) == (2, [])
-    assert err.startswith("error: standard input has more than 1048576 bytes, the most that a value may have. try: ")
+    assert err.startswith("error: standard input has 2000000 bytes, and a value at most 1048576. try: ")
+    with open("/dev/zero") as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        code, _, err = lattice(*command)
+    assert err.startswith("error: standard input has at least 67108864 bytes, and a value at most 1048576. try: ")
 
 
 def test_put_json_has_the_promised_fields(client: Any, lattice: Any) -> None:

@@ -335,8 +335,9 @@ def value_argument(argument: str, limit: int) -> bytes:
     actual = len(data)
     while actual < COUNTED_BYTES and (more := len(sys.stdin.buffer.read(1 << 16))):
         actual += more
+    at_least = "" if actual < COUNTED_BYTES else "at least "
     raise TooLarge(
-        f"standard input has {'' if actual < COUNTED_BYTES else 'at least '}{actual} bytes, and a value at most {limit}",
+        f"standard input has {at_least}{actual} bytes, and a value at most {limit}",
         limit=limit,
         actual=actual,
         hint="store it in pieces, under several keys",

@@ -46,7 +46,7 @@ def test_a_value_that_is_too_large_is_refused_with_its_size_and_one_without_an_e
     with open("/dev/zero") as endless:
         monkeypatch.setattr(sys, "stdin", endless)
         code, _, err = lattice(*command)
-    assert err.startswith("error: standard input has at least 67108864 bytes, and a value at most 1048576. try: ")
+    assert err.startswith("error: standard input has at least 67108865 bytes, and a value at most 1048576. try: ")
 
 
 def test_put_json_has_the_promised_fields(client: Any, lattice: Any) -> None:

@@ -1,9 +1,10 @@
-"""What serving metrics costs: puts with ``--metrics-addr``, scraped each second, against puts without.
+"""What serving metrics costs: puts with ``--metrics-addr``, scraped, against puts without.
 
-    python benchmarks/metrics_cost.py [--callers 256] [--pairs 5] [--rounds 8] [--seconds 2] [--baseline DIR]
+    python benchmarks/metrics_cost.py [--callers 256] [--pairs 3] [--rounds 2] [--seconds 15] [--scrape-seconds 15]
+        [--baseline DIR]
 
 Two clusters of three real nodes stand side by side on this machine, and one client process writes to the one and to
-the other in turns, a couple of seconds each; the order changes from round to round. What else happens on the
+the other in turns of the length between two scrapes; the order changes from round to round. What else happens on the
 machine hits both, so it is the ratio within a round that counts. Two clusters are never quite alike (which node
 leads, what lies where on the disk), so several pairs are made, and each pair gives one ratio.
 
@@ -33,8 +34,8 @@ from lattice_cli.demo.processes import LocalCluster, free_ports
 from lattice_core.client import AsyncClient
 
 KEYS = 10_000
-SCRAPE_SECONDS = 1.0
-"""Fifteen times as often as usual."""
+SCRAPE_SECONDS = 15.0
+"""What Prometheus' own example has."""
 
 
 async def puts(client: AsyncClient, callers: int, seconds: float, value: bytes) -> int:
@@ -54,7 +55,7 @@ async def puts(client: AsyncClient, callers: int, seconds: float, value: bytes) 
     return done
 
 
-async def scrape(ports: list[int], bodies: list[int]) -> None:
+async def scrape(ports: list[int], bodies: list[int], every_seconds: float) -> None:
     """Every node's /metrics, again and again, until cancelled."""
     while True:
         for port in ports:
@@ -62,7 +63,7 @@ async def scrape(ports: list[int], bodies: list[int]) -> None:
             writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
             bodies.append(len(await reader.read()))
             writer.close()
-        await asyncio.sleep(SCRAPE_SECONDS)
+        await asyncio.sleep(every_seconds)
 
 
 def cpu_seconds(cluster: LocalCluster) -> float:
@@ -97,7 +98,7 @@ async def one_pair(options: argparse.Namespace, totals: dict[str, list[float]]) 
             clients = {"without": without, "with": with_metrics}
             for client in clients.values():
                 await puts(client, options.callers, 1.0, value)
-            scraping = asyncio.ensure_future(scrape(ports, bodies))
+            scraping = asyncio.ensure_future(scrape(ports, bodies, options.scrape_seconds))
             for number in range(options.rounds):
                 for name in list(clients) if number % 2 else list(reversed(clients)):
                     before = cpu_seconds(clusters[name])
@@ -134,9 +135,10 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--callers", type=int, default=256)
-    parser.add_argument("--pairs", type=int, default=5, help="of clusters")
-    parser.add_argument("--rounds", type=int, default=8, help="for each pair")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
+    parser.add_argument("--pairs", type=int, default=3, help="of clusters")
+    parser.add_argument("--rounds", type=int, default=2, help="for each pair")
+    parser.add_argument("--seconds", type=float, default=SCRAPE_SECONDS, help="of each turn")
+    parser.add_argument("--scrape-seconds", type=float, default=SCRAPE_SECONDS, help="from one scrape to the next")
     parser.add_argument("--value-size", type=int, default=256, help="bytes")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="on the disk to measure: not a tmpfs")
     parser.add_argument("--baseline", type=Path, help="source tree of the cluster without metrics")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import command_cost
-from benchmarks.compare import table, whole
+from benchmarks.compare import measure, plan, table, whole
 from benchmarks.compare.processes import Failed
 from benchmarks.profiling import flame, threads, timeline
 from benchmarks.profiling.tracepoints import Tracer
@@ -184,3 +185,30 @@ def test_top_costs_what_it_adds_to_the_dearest_node() -> None:
     cost = command_cost.top_cost("idle", shares)
     assert (cost["without"], cost["with"]) == ([0.12, 0.20], [0.12, 0.23])
     assert (cost["added"], cost["added_mean"]) == (0.03, 0.015)
+
+
+def test_what_a_write_costs_is_told_by_how_many_keys_there_were_and_not_by_how_many_were_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``lattice bench`` says how many keys it wrote to, under the same name."""
+    monkeypatch.setattr(measure, "SETTLE_SECONDS", 0.0)
+
+    class Fake:
+        name = "Lattice"
+
+        def label(self, way: str) -> str:
+            return self.name
+
+        async def nothing(self, *_arguments: object) -> None: ...
+
+        start = close = load = nothing
+
+        def pids(self) -> list[int]:
+            return [os.getpid()]
+
+        async def put(self, *_arguments: object) -> dict[str, Any]:
+            return {"ops": 10, "ops_per_second": 1.0, "keys": 10_000}
+
+    figures: Any = {}
+    asyncio.run(measure.growing([Fake()], plan.QUICK, figures, lambda line: None))  # type: ignore[list-item]
+    assert [each["keys"] for each in figures["growth"]["Lattice"]] == [10_000, 1_000_000]

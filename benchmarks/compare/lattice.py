@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.processes import Failed, memory, run_json
-from benchmarks.compare.system import System
+from benchmarks.compare.system import KEYS, System
 from lattice_cli.demo.processes import LocalCluster
 from lattice_core import __version__
 from lattice_core.errors import LatticeError
@@ -48,8 +48,10 @@ class Lattice(System):
             await self._cluster.close()
             self._cluster = None
 
-    async def put(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
-        return await self._bench("put", callers, seconds, warm_up)
+    async def put(
+        self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
+    ) -> dict[str, Any]:
+        return await self._bench("put", callers, seconds, warm_up, keys)
 
     async def get(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
         return await self._bench("get", callers, seconds, warm_up)
@@ -90,10 +92,10 @@ class Lattice(System):
         command = [sys.executable, "-m", "lattice_cli", "--endpoints", self.endpoints, "-o", "json", *arguments]
         return await run_json(command, CLIENT_LIMIT_SECONDS, ok=ok)
 
-    async def _bench(self, mix: str, callers: int, seconds: float, warm_up: float) -> dict[str, Any]:
+    async def _bench(self, mix: str, callers: int, seconds: float, warm_up: float, keys: int = KEYS) -> dict[str, Any]:
         found: dict[str, Any] = await self.lattice(
             *("bench", "--mix", mix, "--callers", str(callers), "--seconds", str(seconds)),
-            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", "10000", "--keep"),
+            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", str(keys), "--keep"),
         )
         return found
 

@@ -268,7 +268,7 @@ class Store:
         if record is None:
             return None
         value, created, modified, version, lease_id, _ = record
-        return KeyValue(key, value, created, modified, version, lease_id)
+        return tuple.__new__(KeyValue, (key, value, created, modified, version, lease_id))
 
     def record(self, key: bytes) -> Record | None:
         """The present record, bare."""

@@ -152,7 +152,8 @@ class WriteQueue:
 
     def _crowded(self, op: Op) -> Busy:
         return Busy(
-            f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in this client",
+            f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
+            "this client",
             hint="keep fewer operations in flight",
         )
 

@@ -51,7 +51,12 @@ class Lattice(System):
     async def put(
         self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
     ) -> dict[str, Any]:
-        return await self._bench("put", callers, seconds, warm_up, keys)
+        if keys == KEYS:
+            return await self._bench("put", callers, seconds, warm_up)
+        over = ("-m", "benchmarks.compare.lattice_load", self.endpoints, str(keys))
+        command = [sys.executable, *over, str(callers), str(seconds), str(warm_up)]
+        found: dict[str, Any] = await run_json(command, CLIENT_LIMIT_SECONDS)
+        return found
 
     async def get(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
         return await self._bench("get", callers, seconds, warm_up)
@@ -92,10 +97,10 @@ class Lattice(System):
         command = [sys.executable, "-m", "lattice_cli", "--endpoints", self.endpoints, "-o", "json", *arguments]
         return await run_json(command, CLIENT_LIMIT_SECONDS, ok=ok)
 
-    async def _bench(self, mix: str, callers: int, seconds: float, warm_up: float, keys: int = KEYS) -> dict[str, Any]:
+    async def _bench(self, mix: str, callers: int, seconds: float, warm_up: float) -> dict[str, Any]:
         found: dict[str, Any] = await self.lattice(
             *("bench", "--mix", mix, "--callers", str(callers), "--seconds", str(seconds)),
-            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", str(keys), "--keep"),
+            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", str(KEYS), "--keep"),
         )
         return found
 

@@ -1,4 +1,4 @@
-"""Taking runs out of the sorted keys and adding them, held against a plain list and against the library's own checks."""
+"""Taking runs out of the sorted keys and adding them, held against a plain list and the library's own checks."""
 
 from __future__ import annotations
 

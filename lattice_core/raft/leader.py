@@ -229,6 +229,8 @@ class Leader(RoleState):
         if advanced:
             self._maybe_commit()
             self._maybe_send_timeout_now()
+            if progress.sent_commit < progress.wants_commit <= progress.match_index:
+                self._send_heartbeat(message.sender)
 
     def on_append_conflict(self, message: AppendConflict) -> None:
         node = self.node
@@ -251,7 +253,7 @@ class Leader(RoleState):
         progress = self._heard(message.sender, message.round)
         if progress is None:
             return
-        progress.heartbeat_answered(message.round, node.now_ns)
+        progress.heartbeat_answered(message.round, node.now_ns, node.config.heartbeat_interval_ns)
         if progress.state is ProgressState.PROBE:
             if node.now_ns >= progress.probe_again_ns:
                 progress.probe_sent = False  # the last probe or its answer may be lost; ask again
@@ -378,8 +380,10 @@ class Leader(RoleState):
         for peer in asked:
             self._send_heartbeat(peer)
         if asked:
-            usual_ns = 3 * self.progress[asked[-1]].expected_echo_ns(node.now_ns)
-            patience_ns = min(max(node.config.confirm_patience_ns, usual_ns), node.config.heartbeat_interval_ns // 4)
+            usual_ns = max(self.progress[peer].usual_echo_ns for peer in asked)
+            patience_ns = min(
+                max(node.config.confirm_patience_ns, 3 * usual_ns), node.config.heartbeat_interval_ns // 4
+            )
             self._ask_others_ns = node.now_ns + patience_ns
         self._quorum_echoed()
 
@@ -387,7 +391,7 @@ class Leader(RoleState):
         """The other voters, those first that will probably answer first."""
         node, progress = self.node, self.progress
         voters = [peer for peer in progress if node.configuration.is_voter(peer)]
-        return sorted(voters, key=lambda peer: progress[peer].expected_echo_ns(node.now_ns))
+        return sorted(voters, key=lambda peer: progress[peer].promptness(node.now_ns))
 
     def _ask_others_to_confirm(self) -> None:
         self._ask_others_ns = None
@@ -413,8 +417,11 @@ class Leader(RoleState):
                 node.confirmed_read(read.request_id, index)
                 continue
             node.send(ReadIndexResponse(node.id, read.origin, node.term, read.request_id, index))
-            if read.origin in self.progress:
-                self._send_heartbeat(read.origin)  # it can answer once it knows the commit index
+            progress = self.progress.get(read.origin)
+            if progress is not None:
+                # It can answer once it knows the commit index; now, or when it has what is committed.
+                progress.wants_commit = index
+                self._send_heartbeat(read.origin)
 
     def lease_read_index(self) -> int | None:
         node = self.node

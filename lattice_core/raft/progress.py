@@ -54,6 +54,7 @@ class Progress:
         "probe_sent",
         "sent_commit",
         "state",
+        "wants_commit",
     )
 
     def __init__(self, next_index: int, now_ns: int) -> None:
@@ -66,12 +67,14 @@ class Progress:
         self.pending_snapshot_index = 0
         self.acked_round = 0
         self.sent_commit = 0
+        # The index of a read that it forwarded, which it cannot answer before it knows that as much is committed.
+        self.wants_commit = 0
         # A new leader gives everyone one election timeout to answer before it counts them as gone.
         self.last_heard_ns = now_ns
         self.last_ack_ns = now_ns
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
-        self._echo_ns = 0
+        self._echo_ns: int | None = None
         self._timed_round = 0
         self._timed_ns = 0
 
@@ -107,15 +110,24 @@ class Progress:
         if not self._timed_round:
             self._timed_round, self._timed_ns = round_, now_ns
 
-    def heartbeat_answered(self, round_: int, now_ns: int) -> None:
+    def heartbeat_answered(self, round_: int, now_ns: int, longest_ns: int) -> None:
+        """No echo counts as more than ``longest_ns``: who was away for a minute is as quick as ever when it is back."""
         if self._timed_round and round_ >= self._timed_round:
-            echo_ns = now_ns - self._timed_ns
-            self._echo_ns += (echo_ns - self._echo_ns) // ECHOES_AVERAGED if self._echo_ns else echo_ns
+            echo_ns = min(now_ns - self._timed_ns, longest_ns)
+            known_ns = self._echo_ns
+            self._echo_ns = echo_ns if known_ns is None else known_ns + (echo_ns - known_ns) // ECHOES_AVERAGED
             self._timed_round = 0
 
-    def expected_echo_ns(self, now_ns: int) -> int:
-        """How long an answer to a heartbeat takes: as lately, or as long as one has been missing, if that is longer."""
-        return max(self._echo_ns, now_ns - self._timed_ns) if self._timed_round else self._echo_ns
+    @property
+    def usual_echo_ns(self) -> int:
+        """How long an answer to a heartbeat has lately taken; 0: there was none yet."""
+        return self._echo_ns or 0
+
+    def promptness(self, now_ns: int) -> tuple[bool, int]:
+        """The smallest answers first: who has answered before comes first, then how long an answer takes: as lately,
+        or as long as one has been missing, if that is longer."""
+        missing_ns = now_ns - self._timed_ns if self._timed_round else 0
+        return self._echo_ns is None, max(self.usual_echo_ns, missing_ns)
 
     def probed(self, again_ns: int) -> None:
         """A probe is on its way (PROBE). It counts as lost when a heartbeat is answered after ``again_ns``, not

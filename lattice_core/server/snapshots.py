@@ -5,7 +5,8 @@ slices of a millisecond or so with rests in between, and written by the worker t
 published, its mark takes its turn in the log; when that is durable, the core forgets what the snapshot covers
 but a tail, files beyond the two newest go, and with them the log's segments before the older of the two:
 should the newest be damaged, the other and the log still make up the whole state (SAFETY 31). When the next one is
-begun, the newest is verified once more and the older goes: so the disk holds some three times the state.
+begun, the newest is verified once more and the older goes: so the disk holds some four times the state:
+both snapshots, and as much log after each of them.
 
 Only what is durable in the log here is captured: a snapshot may not know more than the disk (SAFETY 29).
 
@@ -297,7 +298,7 @@ class Snapshots:
     async def _make_room(self) -> None:
         """Let the older of two snapshots go before a third is written, and the log before the newer one.
 
-        Three of them and the log would be four times the state. While the third is written the newest has to do, with
+        Three of them and the log would be five times the state. While the third is written the newest has to do, with
         the log that follows it; so it is read again first, in full, and if it is damaged everything stays.
         """
         newest = self.newest

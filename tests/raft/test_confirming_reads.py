@@ -12,7 +12,7 @@ from harness import CONFIG, MS, Server, configuration, lead, leader_of, members,
 
 from lattice_core.raft import quorum
 from lattice_core.raft.membership import MembershipChange
-from lattice_core.raft.messages import AppendSuccess, Heartbeat, HeartbeatResponse
+from lattice_core.raft.messages import AppendSuccess, Heartbeat, HeartbeatResponse, ReadIndexRequest
 from lattice_core.raft.progress import Progress
 from lattice_core.raft.types import Configuration
 
@@ -134,10 +134,113 @@ def test_far_away_it_takes_longer_before_the_others_are_asked() -> None:
 
 def test_learners_are_not_asked() -> None:
     server = leading(configuration([1, 2], learners=[3]))
+    for _ in range(4):
+        everybody(server, late={2: 5, 3: 1})
     server.read(7)
     assert asked(server) == {2}
     server.time_out()
     assert asked(server) <= {2}
+
+
+def test_the_others_are_those_who_have_not_answered_this_round() -> None:
+    server = leading(range(1, 6))
+    for _ in range(4):
+        everybody(server, late={2: 1, 3: 2, 4: 3, 5: 4})
+    server.read(7)
+    assert asked(server) == {2, 3}
+    answer(server, 2)
+    server.time_out()
+    assert asked(server) == {3, 4, 5}
+
+
+def test_the_slowest_of_those_who_are_asked_decides_how_long_is_waited() -> None:
+    server = leading(range(1, 6))
+    for _ in range(20):
+        everybody(server, late={2: 1, 3: 6, 4: 9, 5: 9})
+    server.read(7)
+    assert asked(server) == {2, 3}
+    assert 15 * MS < server.node.next_deadline_ns - server.now_ns < 19 * MS
+
+
+def test_a_heartbeat_that_is_due_before_does_not_end_the_wait() -> None:
+    server = leading(range(1, 6))
+    for _ in range(20):
+        everybody(server, late={2: 4, 3: 5, 4: 9, 5: 9})
+    began = server.now_ns
+    server.tick(leader_of(server).deadline_ns - 1 * MS)
+    server.read(7)
+    asked(server)
+    server.time_out()  # the heartbeat
+    assert server.now_ns > began
+    assert asked(server) == {2, 3, 4, 5}
+    waits_until = server.node.next_deadline_ns
+    assert 10 * MS < waits_until - server.now_ns < 25 * MS
+    server.time_out()
+    assert asked(server) == {2, 3, 4, 5}, "nobody has answered anything"
+
+
+def test_a_long_outage_is_soon_forgotten() -> None:
+    server = leading([1, 2, 3])
+    for _ in range(4):
+        everybody(server, late={2: 1, 3: 2})
+    for _ in range(600):  # a minute without a word from 2
+        server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
+        answer(server, 3)
+    for _ in range(20):
+        everybody(server, late={2: 1, 3: 2})
+    server.read(7)
+    assert asked(server) == {2}
+    assert server.node.next_deadline_ns - server.now_ns < 10 * MS
+
+
+def test_being_late_already_buys_no_more_patience() -> None:
+    server = leading([1, 2, 3])
+    for _ in range(12):
+        everybody(server, late={2: 1, 3: 40})
+    server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
+    server.take()
+    server.tick(server.now_ns + 7 * MS)
+    server.read(9)
+    assert asked(server) == {2}
+    assert server.node.next_deadline_ns - server.now_ns < 5 * MS
+
+
+def test_who_has_never_answered_is_asked_last() -> None:
+    server = leading([1, 2, 3])
+    for _ in range(4):
+        everybody(server, late={2: 9, 3: 9})
+    server.change(MembershipChange(add_voters=members(4, 5)))
+    server.take()
+    server.read(7)
+    assert {2, 3} <= asked(server)
+
+
+def test_a_leader_that_is_leaving_asks_a_majority_of_the_others() -> None:
+    server = leading([1, 2, 3])
+    server.change(MembershipChange(remove=frozenset([1])))
+    server.take()
+    server.read(7)
+    assert asked(server) == {2, 3}
+    answer(server, 2)
+    assert server.released == {}
+    answer(server, 3)
+    assert server.released == {7: 1}
+
+
+def test_a_follower_that_forwarded_a_read_hears_of_the_commit_when_it_has_the_entry() -> None:
+    """It needs the commit index for its answer, and nobody may have sent it one: it was asked nothing meanwhile."""
+    server = leading([1, 2, 3])
+    index = server.propose()
+    server.step(AppendSuccess(2, 1, 1, index, leader_of(server).reads.round))
+    server.step(ReadIndexRequest(3, 1, 1, 5))
+    answer(server, 2)
+    server.take()
+    server.step(AppendSuccess(3, 1, 1, index, leader_of(server).reads.round))
+    (told,) = server.take(Heartbeat)
+    assert isinstance(told, Heartbeat)
+    assert (told.to, told.commit) == (3, index)
+    server.step(HeartbeatResponse(3, 1, 1, leader_of(server).reads.round))
+    assert server.take(Heartbeat) == []
 
 
 def test_in_a_joint_configuration_both_majorities_are_asked() -> None:
@@ -165,12 +268,12 @@ def test_as_many_as_decide_are_taken_in_their_order() -> None:
 def test_a_heartbeat_that_is_lost_counts_until_a_later_one_is_answered() -> None:
     progress = Progress(1, 0)
     progress.heartbeat_sent(1, 0)
-    progress.heartbeat_answered(1, 4)
-    assert progress.expected_echo_ns(5) == 4
+    progress.heartbeat_answered(1, 4, 1000)
+    assert progress.promptness(5) == (False, 4)
     progress.heartbeat_sent(2, 100)
     progress.heartbeat_sent(3, 200)
-    assert progress.expected_echo_ns(300) == 200
-    progress.heartbeat_answered(1, 310)
-    assert progress.expected_echo_ns(320) == 220, "a late copy of an older answer ends nothing"
-    progress.heartbeat_answered(3, 321)
-    assert progress.expected_echo_ns(500) == 4 + (221 - 4) // 4
+    assert progress.promptness(300) == (False, 200)
+    progress.heartbeat_answered(1, 310, 1000)
+    assert progress.promptness(320) == (False, 220), "a late copy of an older answer ends nothing"
+    progress.heartbeat_answered(3, 321, 1000)
+    assert progress.promptness(500) == (False, 4 + (221 - 4) // 4)

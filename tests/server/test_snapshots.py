@@ -258,7 +258,7 @@ def test_a_damaged_newest_snapshot_is_passed_over_for_the_older_one_and_the_log(
 def test_while_a_third_snapshot_is_written_the_disk_holds_only_the_newest_besides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two snapshots, a third being written, and the log since the oldest would be four times the state."""
+    """Two snapshots, a third being written, and the log since the oldest would be five times the state."""
     config = one_node(tmp_path, snapshot_entries=100_000)
     seen: list[list[str]] = []
     write = SnapshotWriter.write

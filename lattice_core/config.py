@@ -130,12 +130,12 @@ class NodeConfig:
     """One preallocated file of the write-ahead log."""
 
     snapshot_entries: int = 1000
-    """Take a snapshot when so many entries were applied since the last; not before the log has grown by half of
+    """Take a snapshot when so many entries were applied since the last; not before the log has grown by as much as
     that snapshot's size, so that a big state is not written again for little."""
 
     snapshot_log_bytes: int = 32 << 20
     """Or when the log has grown by so much since, however few entries it was (under load one may have 2 MiB): what
-    the log holds is in memory and on disk. The half of the last snapshot's size counts here too."""
+    the log holds is in memory and on disk. The size of the last snapshot counts here too."""
 
     snapshot_keep_entries: int = 1000
     """Entries before a snapshot that stay in memory for followers that are a little behind: a member that is

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.processes import ROOT, Failed, Member, memory, remove, run_json, scratch, stop_all
-from benchmarks.compare.system import System
+from benchmarks.compare.system import KEYS, System
 from lattice_cli.demo.processes import free_ports
 
 GO_PATH = Path("/usr/share/gocode")
@@ -148,8 +148,10 @@ class Etcd(System):
         if self._directory is not None:
             remove(self._directory)
 
-    async def put(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
-        return await self._measure("put", callers, seconds, warm_up, self._choice("put", callers, way))
+    async def put(
+        self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
+    ) -> dict[str, Any]:
+        return await self._measure("put", callers, seconds, warm_up, self._choice("put", callers, way), keys)
 
     async def get(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
         return await self._measure("get", callers, seconds, warm_up, self._choice("get", callers, way))
@@ -211,13 +213,15 @@ class Etcd(System):
             self.best[op] = max(rates, key=lambda choice: rates[choice])
         self._tuned = True
 
-    async def _measure(self, op: str, callers: int, seconds: float, warm_up: float, choice: Choice) -> dict[str, Any]:
+    async def _measure(
+        self, op: str, callers: int, seconds: float, warm_up: float, choice: Choice, keys: int = KEYS
+    ) -> dict[str, Any]:
         endpoints = [await self._leader()] if choice.leader_only else self._endpoints
         clients = min(choice.clients, callers)
         found: dict[str, Any] = await self._run(
             endpoints,
             *("-op", op, "-callers", str(callers), "-clients", str(clients)),
-            *("-seconds", str(seconds), "-warm-up", str(warm_up)),
+            *("-seconds", str(seconds), "-warm-up", str(warm_up), "-keys", str(keys)),
         )
         return found
 

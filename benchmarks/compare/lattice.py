@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.processes import Failed, memory, run_json
-from benchmarks.compare.system import System
+from benchmarks.compare.system import KEYS, System
 from lattice_cli.demo.processes import LocalCluster
 from lattice_core import __version__
 from lattice_core.errors import LatticeError
@@ -48,8 +48,15 @@ class Lattice(System):
             await self._cluster.close()
             self._cluster = None
 
-    async def put(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
-        return await self._bench("put", callers, seconds, warm_up)
+    async def put(
+        self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
+    ) -> dict[str, Any]:
+        if keys == KEYS:
+            return await self._bench("put", callers, seconds, warm_up)
+        over = ("-m", "benchmarks.compare.lattice_load", self.endpoints, str(keys))
+        command = [sys.executable, *over, str(callers), str(seconds), str(warm_up)]
+        found: dict[str, Any] = await run_json(command, CLIENT_LIMIT_SECONDS)
+        return found
 
     async def get(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
         return await self._bench("get", callers, seconds, warm_up)
@@ -93,7 +100,7 @@ class Lattice(System):
     async def _bench(self, mix: str, callers: int, seconds: float, warm_up: float) -> dict[str, Any]:
         found: dict[str, Any] = await self.lattice(
             *("bench", "--mix", mix, "--callers", str(callers), "--seconds", str(seconds)),
-            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", "10000", "--keep"),
+            *("--warm-up", str(warm_up), "--value-size", "256", "--keys", str(KEYS), "--keep"),
         )
         return found
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,11 @@ UNSEEN_MS = 200.0
 """No leader is replaced so quickly: the client was not writing yet when it was killed."""
 
 SETTLE_SECONDS = 3.0
+
+QUIET = 0.3
+"""Of one core: what all members together may still use when nobody asks them for anything."""
+
+QUIET_LIMIT_SECONDS = 90.0
 """After a bulk load, before memory is read: snapshots and the collector have had their turn."""
 
 
@@ -141,12 +147,13 @@ async def growing(systems: Sequence[System], plan: Plan, figures: Figures, say: 
         async with running(system, say, "cost of a write as keys grow"):
             for keys in (10_000, 1_000_000):
                 await system.load(keys)
-                await asyncio.sleep(SETTLE_SECONDS)
+                await quiet(system)
+                seconds = plan.growth_seconds
                 before = sum(map(cpu_seconds, system.pids()))
-                found = await system.put(256, plan.seconds, plan.warm_up_seconds)
+                found = await system.put(256, seconds, plan.warm_up_seconds, keys=keys)
                 used = sum(map(cpu_seconds, system.pids())) - before
                 # The warm-up is work as well; it is counted by its share of the time.
-                operations = found["ops"] * (plan.seconds + plan.warm_up_seconds) / plan.seconds
+                operations = found["ops"] * (seconds + plan.warm_up_seconds) / seconds
                 # Ours come last: lattice bench tells how many keys it wrote to, under the same name.
                 figure = {**found, "keys": keys, "cpu_us_per_put": used / operations * 1e6}
                 note(figures, "growth", system, figure)
@@ -154,6 +161,16 @@ async def growing(systems: Sequence[System], plan: Plan, figures: Figures, say: 
                     f"  {keys:>9,} keys: {found['ops_per_second']:,.0f} puts/s, "
                     f"{figure['cpu_us_per_put']:.1f} us of the members' CPU each"
                 )
+
+
+async def quiet(system: System) -> None:
+    """Return when the members have little left to do: snapshots, compaction, what a load has left behind."""
+    deadline = time.monotonic() + QUIET_LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        before = sum(map(cpu_seconds, system.pids()))
+        await asyncio.sleep(SETTLE_SECONDS)
+        if sum(map(cpu_seconds, system.pids())) - before <= QUIET * SETTLE_SECONDS:
+            return
 
 
 async def commands(systems: Sequence[System], plan: Plan, figures: Figures, say: Say) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.processes import Failed, environment, memory, remove, scratch
-from benchmarks.compare.system import System
+from benchmarks.compare.system import KEYS, System
 from lattice_cli.demo.processes import free_ports
 
 MISSING = "PySyncObj is not here: pip install pysyncobj==0.3.17"
@@ -68,7 +68,9 @@ class PySyncObj(System):
         if self._directory is not None:
             remove(self._directory)
 
-    async def put(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
+    async def put(
+        self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
+    ) -> dict[str, Any]:
         leader = await self._required_leader()
         return await self._ask(leader, {"do": "put", "callers": callers, "seconds": seconds, "warm_up": warm_up})
 

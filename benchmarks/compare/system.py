@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+KEYS = 10_000
+
 
 class System:
     """One system under test. ``start`` and ``close`` may be repeated; each start begins with empty directories."""
@@ -24,8 +26,10 @@ class System:
         """End every process and remove the data. Never raises for what is gone already."""
         raise NotImplementedError
 
-    async def put(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:
-        """Puts of 256 bytes over 10,000 keys: ``ops_per_second``, ``p50_ms``, ``p99_ms``, ``ops``, ``errors``..."""
+    async def put(
+        self, callers: int, seconds: float, warm_up: float, way: str = "", keys: int = KEYS
+    ) -> dict[str, Any]:
+        """Puts of 256 bytes over so many keys: ``ops_per_second``, ``p50_ms``, ``p99_ms``, ``ops``, ``errors``..."""
         raise NotImplementedError
 
     async def get(self, callers: int, seconds: float, warm_up: float, way: str = "") -> dict[str, Any]:

@@ -39,6 +39,9 @@ RECORDED_FINISH_SECONDS = 3.0
 VALUES = 64
 """Different values, of random bytes so that nothing on the way can compress them."""
 
+NAMES = 100_000
+"""Of so few keys the names are made beforehand: some MiB at most."""
+
 RECORDED_OPS = ("put", "get", "cas", "delete")
 RECORDED_WEIGHTS = (4, 4, 3, 1)
 
@@ -65,6 +68,8 @@ class Load:
         self._recorder = recorder
         self._stopping = asyncio.Event()
         self._values = [os.urandom(plan.value_bytes) for _ in range(VALUES)]
+        self._names = [plan.key(number) for number in range(plan.keys)] if plan.keys <= NAMES else None
+        """Of the keys, made beforehand."""
         self._seen: dict[bytes, bytes | None] = {}
         """What a key was last seen to be, for compare-and-set."""
 
@@ -114,7 +119,7 @@ class Load:
         chance = random.Random(os.urandom(8)).random
         values = self._values
         share_of_gets = {"put": 0.0, "get": 1.0, "mixed": 0.5}[plan.mix]
-        prefix, keys, consistency = plan.prefix.encode(), plan.keys, plan.read_consistency
+        keys, names, consistency = plan.keys, self._names, plan.read_consistency
         under_way = self._under_way
         turn = 0
         while not stopping():
@@ -123,7 +128,8 @@ class Load:
                 return
             under_way[number] = began
             turn += 1
-            key = b"%s%08d" % (prefix, int(chance() * keys))
+            chosen = int(chance() * keys)
+            key = names[chosen] if names is not None else plan.key(chosen)
             try:
                 if share_of_gets and chance() < share_of_gets:
                     await get(key, consistency=consistency)

@@ -37,6 +37,8 @@ class Tally:
         """Of the processes of this benchmark, while it measured."""
         self.silences: list[Interval] = []
         self._longest_gap_ns = 0
+        self._noticed_ns = 1
+        """Shorter gaps change nothing: they are neither the longest yet nor silences."""
         self._last_ns = start_ns
 
     # -- while it runs ------------------------------------------------------------------------------
@@ -45,8 +47,7 @@ class Tally:
         """An operation was answered; ``histogram`` is ``puts`` or ``gets``."""
         if self.start_ns <= ended_ns <= self.end_ns:
             histogram.record(ended_ns - began_ns)
-            gap = ended_ns - self._last_ns
-            if gap > self._longest_gap_ns or gap >= SILENCE_NS:
+            if ended_ns - self._last_ns >= self._noticed_ns:
                 self._silent_until(ended_ns)
             self._last_ns = ended_ns
 
@@ -65,6 +66,7 @@ class Tally:
     def _silent_until(self, ended_ns: int) -> None:
         gap = ended_ns - self._last_ns
         self._longest_gap_ns = max(self._longest_gap_ns, gap)
+        self._noticed_ns = min(self._longest_gap_ns + 1, SILENCE_NS)
         if gap >= SILENCE_NS:
             self.silences.append((self._last_ns, ended_ns))
 

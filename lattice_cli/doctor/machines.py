@@ -23,14 +23,17 @@ FREE_LOW_BYTES = 1 << 30
 FREE_NONE_BYTES = 128 << 20
 """A few segments of the log and a small snapshot."""
 FREE_LOW_FRACTION = 0.10
-STATES_THAT_FIT = 3
-"""While a snapshot is taken there are the old one, the new one and the log between."""
+STATES_THAT_FIT = 4
+"""Two snapshots, and as much log after each of them."""
 
 DESCRIPTORS_FEW = 4096
 DESCRIPTORS_USED = 0.7
 
 SNAPSHOT_OLD_BYTES = 256 << 20
-"""Of log since the last snapshot; by default one is taken after 32 MiB, or half of a large state."""
+"""Of log since the last snapshot; by default one is taken after 32 MiB, or as much as a large state takes."""
+
+LOG_STATES = 5
+"""Of a large state: the log is kept from the older of two snapshots on, and grows while one is written."""
 
 HELD_UP_PER_HOUR = 6.0
 ELECTIONS_PER_HOUR = 6.0
@@ -161,7 +164,7 @@ def _snapshots(node: NodeStatus) -> Iterator[Finding]:
             "look at its log (mostly a full disk), then: lattice snapshot take",
             (node.name,),
         )
-    if node.log_bytes > max(SNAPSHOT_OLD_BYTES, STATES_THAT_FIT * _state_bytes(node)):
+    if node.log_bytes > max(SNAPSHOT_OLD_BYTES, LOG_STATES * _state_bytes(node)):
         yield Finding(
             "warning",
             "snapshots",

@@ -99,7 +99,8 @@ def level_of(consistency: Consistency, max_stale: float | None) -> Level:
 
 def key_to_read(key: Data) -> bytes:
     """A key that may be asked for. Raises InvalidRequest or TooLarge."""
-    key = to_bytes(key, "key")
+    if type(key) is not bytes:
+        key = to_bytes(key, "key")
     if not key or len(key) > MAX_KEY_BYTES:
         validate("get", (DELETE, key))  # the cheapest op with a key: the rules for keys are the same
     return key
@@ -123,7 +124,10 @@ def checked_limit(what: str, limit: int | None) -> int:
 
 def put_op(key: Data, value: Data, if_revision: int | None, if_absent: bool) -> Op:
     """A put, conditional or not."""
-    key, value = to_bytes(key, "key"), to_bytes(value, "value")
+    if type(key) is not bytes:
+        key = to_bytes(key, "key")
+    if type(value) is not bytes:
+        value = to_bytes(value, "value")
     if if_revision is None and not if_absent:
         op: Op = (PUT, key, value)
         if not key or len(key) > MAX_KEY_BYTES or len(value) > MAX_VALUE_BYTES:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lattice_core.errors import Busy, LatticeError, NotApplied, OutcomeUnknown
@@ -67,6 +68,10 @@ NAMES: Final = {
 }
 
 
+_new = tuple.__new__
+"""What a NamedTuple's own constructor calls, by way of a function in Python that takes twice as long as this."""
+
+
 class Waiting(NamedTuple):
     """One caller's operation. ``future`` is done when the caller was answered or has gone away."""
 
@@ -79,6 +84,10 @@ class Waiting(NamedTuple):
     """How many operations it counts as."""
     commands: bytes | None = None
     """Of a whole batch (``op`` is BULK): its bytes. It travels alone, and its result is the list of all results."""
+
+
+_WEIGHT: Final = itemgetter(Waiting._fields.index("weight"))
+_COMMANDS: Final = itemgetter(Waiting._fields.index("commands"))
 
 
 class Batch:
@@ -126,25 +135,27 @@ class WriteQueue:
 
     def add(self, op: Op, future: asyncio.Future[Result], deadline: float, size: int) -> None:
         """Queue one validated operation. Raises Busy, and forgets it, when too much waits already."""
-        self._check_room(op, size)
+        waiting, total = self._waiting, self._waiting_bytes + size
+        if len(waiting) >= self.max_ops or total > MAX_WAITING_BYTES:
+            raise self._crowded(op)
         weight = txn.weight(op) if op[0] == TXN else 1
-        self._waiting.append(Waiting(op, future, deadline, size, weight))
-        self._waiting_bytes += size
+        waiting.append(_new(Waiting, (op, future, deadline, size, weight, None)))
+        self._waiting_bytes = total
 
     def add_batch(self, commands: bytes, count: int, future: asyncio.Future[Result], deadline: float) -> None:
         """Queue a whole batch of ``count`` validated operations. Raises Busy likewise."""
         op, size = (BULK,), len(commands)
-        self._check_room(op, size)
+        if len(self._waiting) >= self.max_ops or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise self._crowded(op)
         self._waiting.append(Waiting(op, future, deadline, size, count, commands))
         self._waiting_bytes += size
 
-    def _check_room(self, op: Op, size: int) -> None:
-        if len(self._waiting) >= self.max_ops or self._waiting_bytes + size > MAX_WAITING_BYTES:
-            raise Busy(
-                f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
-                "this client",
-                hint="keep fewer operations in flight",
-            )
+    def _crowded(self, op: Op) -> Busy:
+        return Busy(
+            f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
+            "this client",
+            hint="keep fewer operations in flight",
+        )
 
     @property
     def idle(self) -> bool:
@@ -207,7 +218,8 @@ class WriteQueue:
                 crowded.append(item)  # not executed; the first of them will begin its next batch, so it ends
             elif not item.future.done():
                 item.future.set_result(result)
-        self._wait_again(crowded)
+        if crowded:
+            self._wait_again(crowded)
 
     def refused(self, request_id: int) -> None:
         """Answered: this attempt was not applied, and another may succeed. The batch is parked."""
@@ -332,9 +344,19 @@ class WriteQueue:
 
     def _take(self) -> list[Waiting]:
         """As many waiting operations as one batch may hold, without those whose caller has gone."""
+        waiting = self._waiting
+        if (
+            self._waiting_bytes <= BATCH_BYTES
+            and len(waiting) <= BATCH_OPS
+            and sum(map(_WEIGHT, waiting)) <= BATCH_OPS
+            and not any(map(_COMMANDS, waiting))
+        ):
+            all_of_them = [item for item in waiting if not item.future.done()]
+            waiting.clear()
+            self._waiting_bytes = 0
+            return all_of_them
         items: list[Waiting] = []
         size = weight = 0
-        waiting = self._waiting
         while waiting and weight < BATCH_OPS:
             item = waiting[0]
             if items and (

@@ -1,4 +1,4 @@
-"""The sorted list of keys: taking out a whole run of them at a cost that hardly depends on its length.
+"""The sorted list of keys: taking out and appending a whole run of them at a cost that hardly depends on its length.
 
 ``del keys[low:high]`` of sortedcontainers takes out one key after the other (1.7 µs each), or builds the whole list
 anew. Its list is one of short lists, and whole short lists can be dropped at once: 3 µs for a thousand keys. That
@@ -32,3 +32,20 @@ def drop_run(keys: Any, low: int, high: int) -> None:
     while len(lists[first]) > keys._load << 1:
         keys._expand(first)  # splits off all but the first load
         first += 1
+
+
+def add_all(keys: Any, new: list[bytes]) -> None:
+    """Add keys that are not there yet. If all come after those that are, as in a load in order, at a tenth of what as
+    many calls of ``add`` would take. ``new`` is sorted."""
+    new.sort()
+    lists = keys._lists
+    if not lists or new[0] < keys._maxes[-1]:
+        for key in new:
+            keys.add(key)
+        return
+    lists[-1].extend(new)
+    keys._maxes[-1] = new[-1]
+    keys._len += len(new)
+    del keys._index[:]  # built again when it is next needed
+    while len(lists[-1]) > keys._load << 1:
+        keys._expand(len(lists) - 1)  # splits off all but the first load

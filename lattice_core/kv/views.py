@@ -6,12 +6,13 @@ has not read past that key. So an open view costs writers a call and a dict entr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sortedcontainers import SortedSet
 
-from lattice_core.kv.records import DIGEST, VALUE, Record, RestoredItem
+from lattice_core.kv.records import DIGEST, Record, RestoredItem
 
 if TYPE_CHECKING:
     from lattice_core.kv.store import Store
@@ -53,11 +54,8 @@ class StoreView:
         if not self._open:
             raise ValueError("the view is closed")
         items: list[RestoredItem] = []
-        if self._exhausted:
-            return items
         records, replaced = self._store._records, self._replaced
-        size = 0
-        while not items:
+        while not items and not self._exhausted:
             # The first of both are among the first of each: no more than that is looked at, however many there are.
             keys = list(islice(self._store._keys.irange(self._cursor, None, (False, True)), max_items))
             deleted = list(islice(self._deleted.irange(self._cursor, None, (False, True)), max_items))
@@ -67,16 +65,26 @@ class StoreView:
                 self._exhausted = True
                 self._detach()
                 break
-            for key in keys:
-                record = replaced[key] if key in replaced else records[key]
-                if record is not None:  # else created since
-                    size += len(key) + len(record[VALUE])
-                    if len(items) == max_items or (max_bytes is not None and items and size > max_bytes):
-                        break
-                    items.append((key, *record[:DIGEST]))
-                self._cursor = key
-                if replaced.pop(key, None) is not None:
+            found: Iterable[Record | None] = map(records.get, keys)
+            behind = replaced.keys() & keys
+            last = keys[-1]
+            if behind:
+                pinned = dict(zip(keys, found, strict=True))
+                pinned.update((key, replaced[key]) for key in behind)
+                for created in [key for key in behind if pinned[key] is None]:
+                    del pinned[created]  # since
+                keys, found = list(pinned), pinned.values()
+            if keys:
+                # Column by column: half of what it costs record by record, and the loop waits for it.
+                values, *rest = tuple(zip(*cast("Iterable[Record]", found), strict=True))[:DIGEST]
+                items = list(zip(keys, values, *rest, strict=True))
+                if max_bytes is not None and sum(map(len, keys)) + sum(map(len, values)) > max_bytes:
+                    last = _cut(items, max_bytes)
+            for key in behind:
+                if key <= last:
+                    del replaced[key]
                     self._deleted.discard(key)
+            self._cursor = last
         return items
 
     def close(self) -> None:
@@ -89,3 +97,14 @@ class StoreView:
             self._store._views.remove(self)
         self._replaced.clear()
         self._deleted.clear()
+
+
+def _cut(items: list[RestoredItem], max_bytes: int) -> bytes:
+    """Leave as many, at least one, as come to no more than ``max_bytes`` of keys and values; the last one's key."""
+    size = 0
+    for position, item in enumerate(items):
+        size += len(item[0]) + len(item[1])
+        if size > max_bytes and position:
+            del items[position:]
+            break
+    return items[-1][0]

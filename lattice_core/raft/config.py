@@ -17,6 +17,10 @@ class RaftConfig:
     heartbeat_interval_ns: int = 100 * MILLISECOND_NS
     """A tenth to a fifth of the election timeout: several heartbeats may be lost before anybody stirs."""
 
+    confirm_patience_ns: int = 2 * MILLISECOND_NS
+    """How long a leader that has asked a bare quorum whether it still leads waits, at least, before it asks the other
+    voters too. More where answers take longer, and a quarter of a heartbeat at most."""
+
     election_timeout_min_ns: int = 500 * MILLISECOND_NS
     election_timeout_max_ns: int = 1000 * MILLISECOND_NS
     """Each wait is drawn anew from [min, max) (section 5.2). The minimum is also how long a follower

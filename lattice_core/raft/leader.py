@@ -62,6 +62,8 @@ class Leader(RoleState):
         self._heartbeat_due_ns = node.now_ns
         self._announce_commit = False
         self._departed_until_ns = 0
+        self._ask_others_ns: int | None = None
+        """When voters that were not asked to confirm the present round of reads are asked as well."""
 
     def begin(self) -> None:
         """Just elected: a no-op of the new term, and heartbeats so that everyone knows (sections 5.4.2, 8)."""
@@ -73,14 +75,19 @@ class Leader(RoleState):
 
     @property
     def deadline_ns(self) -> int:  # type: ignore[override]
+        deadline_ns = self._heartbeat_due_ns
         if self.transfer_target is not None:
-            return min(self._heartbeat_due_ns, self.transfer_deadline_ns)
-        return self._heartbeat_due_ns
+            deadline_ns = min(deadline_ns, self.transfer_deadline_ns)
+        if self._ask_others_ns is not None:
+            deadline_ns = min(deadline_ns, self._ask_others_ns)
+        return deadline_ns
 
     def on_deadline(self) -> None:
         node = self.node
         if self.transfer_target is not None and node.now_ns >= self.transfer_deadline_ns:
             self._abort_transfer("it did not take over in time")
+        if self._ask_others_ns is not None and node.now_ns >= self._ask_others_ns:
+            self._ask_others_to_confirm()
         if node.now_ns < self._heartbeat_due_ns:
             return
         silent_since = node.now_ns - node.config.election_timeout_max_ns
@@ -114,6 +121,7 @@ class Leader(RoleState):
         # Never more than the follower is known to hold, so that it needs no log check.
         commit = min(progress.match_index, node.log.commit_index)
         progress.sent_commit = max(progress.sent_commit, commit)
+        progress.heartbeat_sent(self.reads.round, node.now_ns)
         node.send(Heartbeat(node.id, peer, node.term, commit, self.reads.round))
 
     # ---- proposing ----------------------------------------------------------------------------------
@@ -221,6 +229,8 @@ class Leader(RoleState):
         if advanced:
             self._maybe_commit()
             self._maybe_send_timeout_now()
+            if progress.sent_commit < progress.wants_commit <= progress.match_index:
+                self._send_heartbeat(message.sender)
 
     def on_append_conflict(self, message: AppendConflict) -> None:
         node = self.node
@@ -243,6 +253,7 @@ class Leader(RoleState):
         progress = self._heard(message.sender, message.round)
         if progress is None:
             return
+        progress.heartbeat_answered(message.round, node.now_ns, node.config.heartbeat_interval_ns)
         if progress.state is ProgressState.PROBE:
             if node.now_ns >= progress.probe_again_ns:
                 progress.probe_sent = False  # the last probe or its answer may be lost; ask again
@@ -357,13 +368,37 @@ class Leader(RoleState):
             super().on_read_index_request(message)
 
     def _confirm_waiting_reads(self) -> None:
-        """A round that starts now, for every read that has arrived; appends due anyway carry it."""
-        self.reads.start_round(self.node.now_ns)
-        self.reads.begin_confirming(self.node.log.commit_index)
-        for peer in self.progress:
-            if self.node.configuration.is_voter(peer):
-                self._send_heartbeat(peer)
+        """A round that starts now, for every read that has arrived; appends due anyway carry it.
+
+        The quickest voters that make a quorum are asked, the others only if these do not answer soon: that more would
+        know changes nothing, and of three members' work for a read it is a third.
+        """
+        node = self.node
+        self.reads.start_round(node.now_ns)
+        self.reads.begin_confirming(node.log.commit_index)
+        asked = quorum.completing(node.configuration, node.id, self._voters_by_echo())
+        for peer in asked:
+            self._send_heartbeat(peer)
+        if asked:
+            usual_ns = max(self.progress[peer].usual_echo_ns for peer in asked)
+            patience_ns = min(
+                max(node.config.confirm_patience_ns, 3 * usual_ns), node.config.heartbeat_interval_ns // 4
+            )
+            self._ask_others_ns = node.now_ns + patience_ns
         self._quorum_echoed()
+
+    def _voters_by_echo(self) -> list[NodeId]:
+        """The other voters, those first that will probably answer first."""
+        node, progress = self.node, self.progress
+        voters = [peer for peer in progress if node.configuration.is_voter(peer)]
+        return sorted(voters, key=lambda peer: progress[peer].promptness(node.now_ns))
+
+    def _ask_others_to_confirm(self) -> None:
+        self._ask_others_ns = None
+        for peer, progress in self.progress.items():
+            # An older one that was not answered does not matter: this is asked once for a round.
+            if progress.acked_round < self.reads.confirming_round and self.node.configuration.is_voter(peer):
+                self._send_heartbeat(peer)
 
     def _round_of(self, node_id: NodeId) -> int:
         if node_id == self.node.id:
@@ -374,13 +409,19 @@ class Leader(RoleState):
     def _quorum_echoed(self) -> None:
         node = self.node
         index = self.reads.confirming_index
-        for read in self.reads.quorum_echoed(quorum.quorum_value(node.configuration, self._round_of)):
+        confirmed = self.reads.quorum_echoed(quorum.quorum_value(node.configuration, self._round_of))
+        if not self.reads.confirming:
+            self._ask_others_ns = None
+        for read in confirmed:
             if read.origin is None:
                 node.confirmed_read(read.request_id, index)
                 continue
             node.send(ReadIndexResponse(node.id, read.origin, node.term, read.request_id, index))
-            if read.origin in self.progress:
-                self._send_heartbeat(read.origin)  # it can answer once it knows the commit index
+            progress = self.progress.get(read.origin)
+            if progress is not None:
+                # It can answer once it knows the commit index; now, or when it has what is committed.
+                progress.wants_commit = index
+                self._send_heartbeat(read.origin)
 
     def lease_read_index(self) -> int | None:
         node = self.node

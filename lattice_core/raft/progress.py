@@ -13,6 +13,8 @@ carry the old flight's number, must not start others: each would send a whole wi
 rejections of those again (found by the simulator: reordering links, one entry a message, and a thousand
 appends for each entry).
 
+*Echoes* are timed: how long a follower takes to answer a heartbeat says whom to ask when a quorum is enough.
+
 Invariants: match_index never decreases while this object lives (SAFETY 14); match_index < next_index;
 in PROBE and SNAPSHOT the window is empty.
 """
@@ -21,6 +23,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+
+ECHOES_AVERAGED = 4
+"""A moving average over about so many: one late answer does not count for much, several in a row do."""
 
 
 class ProgressState(enum.Enum):
@@ -33,7 +38,10 @@ class Progress:
     """One follower or learner, as the leader of this term sees it."""
 
     __slots__ = (
+        "_echo_ns",
         "_inflight",
+        "_timed_ns",
+        "_timed_round",
         "acked_round",
         "flight",
         "inflight_bytes",
@@ -46,6 +54,7 @@ class Progress:
         "probe_sent",
         "sent_commit",
         "state",
+        "wants_commit",
     )
 
     def __init__(self, next_index: int, now_ns: int) -> None:
@@ -58,11 +67,16 @@ class Progress:
         self.pending_snapshot_index = 0
         self.acked_round = 0
         self.sent_commit = 0
+        # The index of a read that it forwarded, which it cannot answer before it knows that as much is committed.
+        self.wants_commit = 0
         # A new leader gives everyone one election timeout to answer before it counts them as gone.
         self.last_heard_ns = now_ns
         self.last_ack_ns = now_ns
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
+        self._echo_ns: int | None = None
+        self._timed_round = 0
+        self._timed_ns = 0
 
     @property
     def inflight_count(self) -> int:
@@ -90,6 +104,30 @@ class Progress:
             return False
         self.match_index = match_index
         return True
+
+    def heartbeat_sent(self, round_: int, now_ns: int) -> None:
+        """Time it, if none is being timed: one that gets lost counts until a later one is answered."""
+        if not self._timed_round:
+            self._timed_round, self._timed_ns = round_, now_ns
+
+    def heartbeat_answered(self, round_: int, now_ns: int, longest_ns: int) -> None:
+        """No echo counts as more than ``longest_ns``: who was away for a minute is as quick as ever when it is back."""
+        if self._timed_round and round_ >= self._timed_round:
+            echo_ns = min(now_ns - self._timed_ns, longest_ns)
+            known_ns = self._echo_ns
+            self._echo_ns = echo_ns if known_ns is None else known_ns + (echo_ns - known_ns) // ECHOES_AVERAGED
+            self._timed_round = 0
+
+    @property
+    def usual_echo_ns(self) -> int:
+        """How long an answer to a heartbeat has lately taken; 0: there was none yet."""
+        return self._echo_ns or 0
+
+    def promptness(self, now_ns: int) -> tuple[bool, int]:
+        """The smallest answers first: who has answered before comes first, then how long an answer takes: as lately,
+        or as long as one has been missing, if that is longer."""
+        missing_ns = now_ns - self._timed_ns if self._timed_round else 0
+        return self._echo_ns is None, max(self.usual_echo_ns, missing_ns)
 
     def probed(self, again_ns: int) -> None:
         """A probe is on its way (PROBE). It counts as lost when a heartbeat is answered after ``again_ns``, not

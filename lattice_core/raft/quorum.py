@@ -6,7 +6,7 @@ incoming and for the outgoing voters (thesis section 4.3; SAFETY 37). Learners n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from lattice_core.raft.types import Configuration, NodeId
@@ -24,6 +24,18 @@ def is_quorum(configuration: Configuration, granted: AbstractSet[NodeId]) -> boo
         return False
     outgoing = configuration.voters_outgoing
     return not outgoing or len(outgoing & granted) >= majority(len(outgoing))
+
+
+def completing(configuration: Configuration, granted: NodeId, others: Iterable[NodeId]) -> list[NodeId]:
+    """As many of ``others``, in their order, as decide together with ``granted``; all of them if they do not."""
+    needed: list[NodeId] = []
+    so_far = {granted}
+    for other in others:
+        if is_quorum(configuration, so_far):
+            break
+        needed.append(other)
+        so_far.add(other)
+    return needed
 
 
 def is_lost(configuration: Configuration, refused: AbstractSet[NodeId]) -> bool:

@@ -325,7 +325,9 @@ class ReadyLoop:
                 return
             self._timer.cancel()
         self._timer_at_ns = deadline
-        self._timer = self._loop.call_later(max(0, deadline - now_ns()) / 1e9, self._on_timer)
+        seconds = (deadline - now_ns()) / 1e9
+        # uvloop has whole milliseconds: less than one might be none, again and again until the deadline is there.
+        self._timer = self._loop.call_later(max(0.001, seconds) if seconds > 0 else 0, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

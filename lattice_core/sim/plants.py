@@ -67,7 +67,9 @@ def _commit_old_term() -> list[Patch]:
     maybe_commit = Leader._maybe_commit
 
     def counts_any_term(self: Leader) -> None:
-        start, self.term_start_index = self.term_start_index, 0
+        # As if the term began right after what is committed; not at 0, so that a joint configuration is still left.
+        start = self.term_start_index
+        self.term_start_index = min(start, self.node.log.commit_index + 1)
         try:
             maybe_commit(self)
         finally:

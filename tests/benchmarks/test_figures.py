@@ -206,7 +206,7 @@ def test_what_a_write_costs_is_told_by_how_many_keys_there_were_and_not_by_how_m
         def pids(self) -> list[int]:
             return [os.getpid()]
 
-        async def put(self, *_arguments: object) -> dict[str, Any]:
+        async def put(self, *_arguments: object, **_keys: object) -> dict[str, Any]:
             return {"ops": 10, "ops_per_second": 1.0, "keys": 10_000}
 
     figures: Any = {}

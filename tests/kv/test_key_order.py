@@ -1,4 +1,4 @@
-"""Taking runs out of the sorted keys, held against a plain list and against the library's own checks."""
+"""Taking runs out of the sorted keys and adding them, held against a plain list and the library's own checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 from sortedcontainers import SortedList
 
-from lattice_core.kv.key_order import drop_run
+from lattice_core.kv.key_order import add_all, drop_run
 
 
 @pytest.mark.parametrize("load", [4, 10])
@@ -42,3 +42,27 @@ def test_dropping_everything_leaves_an_empty_list_that_can_be_used() -> None:
     keys._check()
     keys.add(3)
     assert list(keys) == [3]
+
+
+@pytest.mark.parametrize("load", [4, 10])
+@pytest.mark.parametrize("seed", range(40))
+def test_many_keys_are_added_at_once_in_order_or_not(load: int, seed: int) -> None:
+    chance = random.Random(seed)
+    keys = SortedList()
+    keys._reset(load)
+    plain: list[bytes] = []
+    for _ in range(20):
+        above = int(plain[-1]) + 1 if plain and chance.random() < 0.6 else 0
+        new = {b"%06d" % (above + chance.randrange(200)) for _ in range(chance.choice([1, 2, 9, 60]))} - {*plain}
+        if not new:
+            continue
+        add_all(keys, chance.sample(sorted(new), len(new)))
+        plain = sorted([*plain, *new])
+        keys._check()
+        assert list(keys) == plain
+        assert [keys[at] for at in range(len(plain))] == plain
+        assert [keys.bisect_left(each) for each in plain] == list(range(len(plain)))
+        if chance.random() < 0.2:
+            low = chance.randrange(len(plain))
+            drop_run(keys, low, len(plain))
+            del plain[low:]

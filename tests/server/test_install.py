@@ -66,7 +66,7 @@ async def behind(
         node = (await running.leader()).node
         await eventually(lambda: node.core.first_index > 30)
         # No other is due or under way, so that what happens next is about this one.
-        await eventually(lambda: node.core.last_index - node.core.snapshot_index < entries)
+        await node.snapshots.take()
         yield running, node, away.config.name
 
 

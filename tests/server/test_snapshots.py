@@ -96,7 +96,7 @@ def test_enough_entries_make_a_snapshot_and_the_segments_before_it_go_away(tmp_p
     run(scenario())
 
 
-def test_a_big_state_is_not_written_again_before_the_log_has_grown_by_half_of_it(tmp_path: Path) -> None:
+def test_a_big_state_is_not_written_again_before_the_log_has_grown_by_as_much(tmp_path: Path) -> None:
     config = one_node(tmp_path, snapshot_entries=20)
 
     async def scenario() -> None:
@@ -107,7 +107,7 @@ def test_a_big_state_is_not_written_again_before_the_log_has_grown_by_half_of_it
             await fill(config.client_addr, range(60))
             await running.nodes["n1"].node.loop.next_pass()
             assert snapshot_index(running) == taken.index
-            await fill(config.client_addr, range(20), b"v" * 20_000)
+            await fill(config.client_addr, range(35), b"v" * 20_000)
             await eventually(lambda: snapshot_index(running) > taken.index)
 
     run(scenario())
@@ -258,7 +258,7 @@ def test_a_damaged_newest_snapshot_is_passed_over_for_the_older_one_and_the_log(
 def test_while_a_third_snapshot_is_written_the_disk_holds_only_the_newest_besides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two snapshots, a third being written, and the log since the oldest would be four times the state."""
+    """Two snapshots, a third being written, and the log since the oldest would be five times the state."""
     config = one_node(tmp_path, snapshot_entries=100_000)
     seen: list[list[str]] = []
     write = SnapshotWriter.write

@@ -44,6 +44,7 @@ from lattice_core.client.types import (
 from lattice_core.client.writes import OP_OVERHEAD_BYTES, WINDOW
 from lattice_core.errors import InvalidRequest, TooLarge
 from lattice_core.kv.commands import DELETE_RANGE, PUT, Op
+from lattice_core.tuples import make
 
 if TYPE_CHECKING:
     from lattice_core.client.access_api import AsyncAccess
@@ -292,8 +293,7 @@ class AsyncClient:
             self.timeout if timeout is None else timeout,
         )
         result = answer.result
-        # Six fields, as kv.proto has it; made without KeyValue's constructor, which takes twice as long.
-        return None if result is None else tuple.__new__(KeyValue, result)
+        return None if result is None else make(KeyValue, result)  # of six fields, as kv.proto has it
 
     async def range(
         self,

@@ -18,6 +18,7 @@ from lattice_core.client.writes import MAX_WAITING_OPS, WINDOW
 from lattice_core.errors import Busy, LatticeError, RevisionCompacted, Unavailable
 from lattice_core.rpc.errors import from_detail
 from lattice_core.rpc.pb import kv_pb2
+from lattice_core.tuples import make
 
 GET: Final = 1
 RANGE: Final = 2
@@ -41,10 +42,6 @@ _NO_ROOM: Final = frozenset((kv_pb2.ERROR_CODE_BUSY, kv_pb2.ERROR_CODE_TOO_LARGE
 
 Read: TypeAlias = tuple[Any, ...]
 """``(GET, key, revision|None)`` or ``(RANGE, start, end, limit, revision|None, flags)``: kv.proto."""
-
-
-_new = tuple.__new__
-"""What a NamedTuple's own constructor calls, by way of a function in Python that takes twice as long as this."""
 
 
 class Level(NamedTuple):
@@ -105,7 +102,7 @@ class ReadQueue:
         waiting = self._waiting.get(level)
         if waiting is None:
             waiting = self._waiting[level] = deque()
-        waiting.append(_new(WaitingRead, (read, future, deadline)))
+        waiting.append(make(WaitingRead, (read, future, deadline)))
         self._count += 1
 
     @property
@@ -150,7 +147,7 @@ class ReadQueue:
                 else:
                     _fail(item, _read_error(result))
             elif not item.future.done():
-                item.future.set_result(_new(Answer, (result, revision, stale_seconds)))
+                item.future.set_result(make(Answer, (result, revision, stale_seconds)))
         if crowded:
             # The answers before these filled the message. The first of them begins the next one, so that
             # this comes to an end; and one that stands alone is not asked again.

@@ -34,6 +34,7 @@ from lattice_core.errors import Busy, LatticeError, NotApplied, OutcomeUnknown
 from lattice_core.kv import txn
 from lattice_core.kv.commands import CAS, DELETE, DELETE_RANGE, PUT, PUT_IF_REVISION, TXN, Op, encode_batch
 from lattice_core.kv.results import decode_results, is_crowded
+from lattice_core.tuples import make
 
 Result: TypeAlias = list[Any]
 """One operation's answer, as lattice_core/kv/results.py lays it out."""
@@ -66,10 +67,6 @@ NAMES: Final = {
     CAS: "cas",
     TXN: "txn",
 }
-
-
-_new = tuple.__new__
-"""What a NamedTuple's own constructor calls, by way of a function in Python that takes twice as long as this."""
 
 
 class Waiting(NamedTuple):
@@ -135,27 +132,25 @@ class WriteQueue:
 
     def add(self, op: Op, future: asyncio.Future[Result], deadline: float, size: int) -> None:
         """Queue one validated operation. Raises Busy, and forgets it, when too much waits already."""
-        waiting, total = self._waiting, self._waiting_bytes + size
-        if len(waiting) >= self.max_ops or total > MAX_WAITING_BYTES:
-            raise self._crowded(op)
+        self._check_room(op, size)
         weight = txn.weight(op) if op[0] == TXN else 1
-        waiting.append(_new(Waiting, (op, future, deadline, size, weight, None)))
-        self._waiting_bytes = total
+        self._waiting.append(make(Waiting, (op, future, deadline, size, weight, None)))
+        self._waiting_bytes += size
 
     def add_batch(self, commands: bytes, count: int, future: asyncio.Future[Result], deadline: float) -> None:
         """Queue a whole batch of ``count`` validated operations. Raises Busy likewise."""
         op, size = (BULK,), len(commands)
-        if len(self._waiting) >= self.max_ops or self._waiting_bytes + size > MAX_WAITING_BYTES:
-            raise self._crowded(op)
+        self._check_room(op, size)
         self._waiting.append(Waiting(op, future, deadline, size, count, commands))
         self._waiting_bytes += size
 
-    def _crowded(self, op: Op) -> Busy:
-        return Busy(
-            f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
-            "this client",
-            hint="keep fewer operations in flight",
-        )
+    def _check_room(self, op: Op, size: int) -> None:
+        if len(self._waiting) >= self.max_ops or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise Busy(
+                f"{NAMES[op[0]]}: {len(self._waiting)} operations ({self._waiting_bytes} bytes) already wait in "
+                "this client",
+                hint="keep fewer operations in flight",
+            )
 
     @property
     def idle(self) -> bool:

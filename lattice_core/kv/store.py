@@ -39,6 +39,7 @@ from lattice_core.kv.key_order import add_all
 from lattice_core.kv.range_deletion import RangeDeletion
 from lattice_core.kv.records import DIGEST, MOD_REVISION, VALUE, Change, Record, RestoredItem
 from lattice_core.kv.views import StoreView
+from lattice_core.tuples import make
 
 CHANGE_OVERHEAD_BYTES: Final = 256
 """What a change is charged beyond its key and old value: the tuples, the integers, the queue's slot."""
@@ -272,7 +273,7 @@ class Store:
         if record is None:
             return None
         value, created, modified, version, lease_id, _ = record
-        return tuple.__new__(KeyValue, (key, value, created, modified, version, lease_id))
+        return make(KeyValue, (key, value, created, modified, version, lease_id))
 
     def record(self, key: bytes) -> Record | None:
         """The present record, bare."""

@@ -13,7 +13,9 @@ carry the old flight's number, must not start others: each would send a whole wi
 rejections of those again (found by the simulator: reordering links, one entry a message, and a thousand
 appends for each entry).
 
-*Echoes* are timed: how long a follower takes to answer a heartbeat says whom to ask when a quorum is enough.
+*Echoes* are timed: how long a follower takes to answer a heartbeat says whom to ask when a quorum is enough. One is timed
+at a time, from when it is made to when its answer is stepped, so whatever keeps it waiting in either process counts, as
+it does for everything else that is sent.
 
 Invariants: match_index never decreases while this object lives (SAFETY 14); match_index < next_index;
 in PROBE and SNAPSHOT the window is empty.
@@ -39,6 +41,7 @@ class Progress:
 
     __slots__ = (
         "_echo_ns",
+        "_echo_to_note_ns",
         "_inflight",
         "_timed_ns",
         "_timed_round",
@@ -75,6 +78,7 @@ class Progress:
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
         self._echo_ns: int | None = None
+        self._echo_to_note_ns: int | None = None
         self._timed_round = 0
         self._timed_ns = 0
 
@@ -113,10 +117,18 @@ class Progress:
     def heartbeat_answered(self, round_: int, now_ns: int, longest_ns: int) -> None:
         """No echo counts as more than ``longest_ns``: who was away for a minute is as quick as ever when it is back."""
         if self._timed_round and round_ >= self._timed_round:
-            echo_ns = min(now_ns - self._timed_ns, longest_ns)
+            waited_ns = now_ns - self._timed_ns
+            if round_ == self._timed_round:
+                self._echo_to_note_ns = waited_ns  # else the one that was timed got lost
+            echo_ns = min(waited_ns, longest_ns)
             known_ns = self._echo_ns
             self._echo_ns = echo_ns if known_ns is None else known_ns + (echo_ns - known_ns) // ECHOES_AVERAGED
             self._timed_round = 0
+
+    def take_echo_ns(self) -> int | None:
+        """How long the heartbeat took that was timed and answered last; each is told once. For metrics."""
+        echo_ns, self._echo_to_note_ns = self._echo_to_note_ns, None
+        return echo_ns
 
     @property
     def usual_echo_ns(self) -> int:

@@ -20,6 +20,7 @@ from lattice_core.errors import InvalidRequest, LatticeError, RevisionCompacted,
 from lattice_core.kv import MAX_KEY_BYTES, KeyValue, RangeResult, Store
 from lattice_core.rpc.errors import to_detail
 from lattice_core.rpc.pb import kv_pb2
+from lattice_core.tuples import make
 
 GET: Final = 1
 RANGE: Final = 2
@@ -39,10 +40,6 @@ MAX_RANGE_KEYS: Final = 10_000
 """What a range returns at most, whatever its limit: about 10 ms of the loop."""
 
 _ITEM_OVERHEAD_BYTES: Final = 48
-
-
-_new = tuple.__new__
-"""What a NamedTuple's own constructor calls, by way of a function in Python that takes twice as long as this."""
 
 
 class Get(NamedTuple):
@@ -89,7 +86,7 @@ def _decode_read(each: Any) -> Read:
         and type(each[1]) is bytes
         and 0 < len(each[1]) <= MAX_KEY_BYTES
     ):
-        return _new(Get, (each[1], None))  # nearly every read there is
+        return make(Get, (each[1], None))  # nearly every read there is
     match each:
         case (1, bytes(key), revision) if _is_revision(revision):
             return checked(Get(key, revision))

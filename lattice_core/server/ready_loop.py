@@ -37,7 +37,6 @@ from lattice_core.server.explain import Explanations
 from lattice_core.server.metrics import NodeMetrics
 from lattice_core.server.proposals import Proposals
 from lattice_core.server.reads import Reads
-from lattice_core.server.round_trips import RoundTrips
 from lattice_core.server.storage_thread import StorageThread
 from lattice_core.server.tracing import NodeTracer
 
@@ -90,7 +89,6 @@ class ReadyLoop:
         self.core = core
         self._tracer = tracer
         self._metrics = metrics if metrics is not None else NodeMetrics()
-        self._round_trips = RoundTrips(self._metrics.round_trip_seconds)
         self.explanations: Explanations
         self.proposals: Proposals
         self.reads: Reads
@@ -165,8 +163,9 @@ class ReadyLoop:
             return
         finally:
             self.kick()
-        if core.is_leader:
-            self._round_trips.received(peer, messages, now)
+        progress = core.progress.get(peer)
+        if progress is not None and (echo_ns := progress.take_echo_ns()) is not None:
+            self._metrics.round_trip_seconds[peer].note(echo_ns / 1e9)
         if peer == core.leader_id:
             self.last_heard_leader_ns = now
         if self.explanations.watched:
@@ -256,8 +255,6 @@ class ReadyLoop:
                 if type(event) is ConfigurationChanged:  # first: there must be a link before a message
                     self._on_event(event)
             if ready.messages:
-                if core.is_leader:
-                    self._round_trips.sent(ready.messages, now)
                 self._send(ready.messages)
             if ready.persist is not None:
                 self._persist(ready.persist)

@@ -54,8 +54,8 @@ from lattice_core.storage.snapshots import SnapshotHeader, SnapshotWriter
 log = logging.getLogger("lattice.snapshots")
 
 GROWTH = 1.0
-"""By how much of the last snapshot's size the log has to have grown before the next. With half of that, writes to a
-million keys cost 1.7 times what they do with ten thousand; what a restart has to apply again grows with it."""
+"""By how much of the last snapshot's size the log has to have grown before the next. A put then pays
+for about one of its records on each member; with half of this, for two. What a restart applies again grows with it."""
 
 SLICE_ITEMS = 500
 """Records in a chunk: about half a millisecond to read and pack."""

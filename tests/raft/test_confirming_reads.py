@@ -29,13 +29,14 @@ def leading(voters: Configuration | Iterable[int]) -> Server:
     return server
 
 
-def everybody(server: Server, *, late: dict[int, int] | None = None) -> None:
-    """One heartbeat interval: everybody answers, some so many milliseconds later."""
-    server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
-    began, round_ = server.now_ns, leader_of(server).reads.round
-    for after, peer in sorted(((late or {}).get(peer, 0), peer) for peer in server.node.progress):
-        server.step(HeartbeatResponse(peer, server.id, server.node.term, round_), began + after * MS)
-    server.take()
+def everybody(server: Server, *, late: dict[int, int], times: int) -> None:
+    """Some heartbeat intervals: everybody answers each time, so many milliseconds later."""
+    for _ in range(times):
+        server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
+        began, round_ = server.now_ns, leader_of(server).reads.round
+        for after, peer in sorted((late[peer], peer) for peer in server.node.progress):
+            server.step(HeartbeatResponse(peer, server.id, server.node.term, round_), began + after * MS)
+        server.take()
 
 
 def answer(server: Server, peer: int) -> None:
@@ -61,21 +62,18 @@ def test_a_bare_quorum_is_asked(voters: int, count: int) -> None:
 
 def test_the_quickest_are_asked() -> None:
     server = leading(range(1, 6))
-    for _ in range(4):
-        everybody(server, late={2: 3, 3: 1, 4: 2, 5: 9})
+    everybody(server, late={2: 3, 3: 1, 4: 2, 5: 9}, times=4)
     server.read(7)
     assert asked(server) == {3, 4}
 
 
 def test_who_has_become_slow_is_not_asked_for_long() -> None:
     server = leading(range(1, 4))
-    for _ in range(4):
-        everybody(server, late={2: 1, 3: 2})
+    everybody(server, late={2: 1, 3: 2}, times=4)
     server.read(1)
     assert asked(server) == {2}
     answer(server, 2)
-    for _ in range(3):
-        everybody(server, late={2: 20, 3: 2})
+    everybody(server, late={2: 20, 3: 2}, times=3)
     server.read(2)
     assert asked(server) == {3}
 
@@ -120,22 +118,19 @@ def test_an_answer_ends_the_wait() -> None:
 
 def test_far_away_it_takes_longer_before_the_others_are_asked() -> None:
     server = leading(range(1, 4))
-    for _ in range(20):
-        everybody(server, late={2: 4, 3: 5})
+    everybody(server, late={2: 4, 3: 5}, times=20)
     server.read(7)
     assert asked(server) == {2}
     assert 10 * MS < server.node.next_deadline_ns - server.now_ns < 13 * MS
     answer(server, 2)
-    for _ in range(20):
-        everybody(server, late={2: 40, 3: 41})
+    everybody(server, late={2: 40, 3: 41}, times=20)
     server.read(8)
     assert server.node.next_deadline_ns - server.now_ns == CONFIG.heartbeat_interval_ns // 4
 
 
 def test_learners_are_not_asked() -> None:
     server = leading(configuration([1, 2], learners=[3]))
-    for _ in range(4):
-        everybody(server, late={2: 5, 3: 1})
+    everybody(server, late={2: 5, 3: 1}, times=4)
     server.read(7)
     assert asked(server) == {2}
     server.time_out()
@@ -144,8 +139,7 @@ def test_learners_are_not_asked() -> None:
 
 def test_the_others_are_those_who_have_not_answered_this_round() -> None:
     server = leading(range(1, 6))
-    for _ in range(4):
-        everybody(server, late={2: 1, 3: 2, 4: 3, 5: 4})
+    everybody(server, late={2: 1, 3: 2, 4: 3, 5: 4}, times=4)
     server.read(7)
     assert asked(server) == {2, 3}
     answer(server, 2)
@@ -155,8 +149,7 @@ def test_the_others_are_those_who_have_not_answered_this_round() -> None:
 
 def test_the_slowest_of_those_who_are_asked_decides_how_long_is_waited() -> None:
     server = leading(range(1, 6))
-    for _ in range(20):
-        everybody(server, late={2: 1, 3: 6, 4: 9, 5: 9})
+    everybody(server, late={2: 1, 3: 6, 4: 9, 5: 9}, times=20)
     server.read(7)
     assert asked(server) == {2, 3}
     assert 15 * MS < server.node.next_deadline_ns - server.now_ns < 19 * MS
@@ -164,8 +157,7 @@ def test_the_slowest_of_those_who_are_asked_decides_how_long_is_waited() -> None
 
 def test_a_heartbeat_that_is_due_before_does_not_end_the_wait() -> None:
     server = leading(range(1, 6))
-    for _ in range(20):
-        everybody(server, late={2: 4, 3: 5, 4: 9, 5: 9})
+    everybody(server, late={2: 4, 3: 5, 4: 9, 5: 9}, times=20)
     began = server.now_ns
     server.tick(leader_of(server).deadline_ns - 1 * MS)
     server.read(7)
@@ -181,13 +173,11 @@ def test_a_heartbeat_that_is_due_before_does_not_end_the_wait() -> None:
 
 def test_a_long_outage_is_soon_forgotten() -> None:
     server = leading([1, 2, 3])
-    for _ in range(4):
-        everybody(server, late={2: 1, 3: 2})
+    everybody(server, late={2: 1, 3: 2}, times=4)
     for _ in range(600):  # a minute without a word from 2
         server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
         answer(server, 3)
-    for _ in range(20):
-        everybody(server, late={2: 1, 3: 2})
+    everybody(server, late={2: 1, 3: 2}, times=20)
     server.read(7)
     assert asked(server) == {2}
     assert server.node.next_deadline_ns - server.now_ns < 10 * MS
@@ -195,8 +185,7 @@ def test_a_long_outage_is_soon_forgotten() -> None:
 
 def test_being_late_already_buys_no_more_patience() -> None:
     server = leading([1, 2, 3])
-    for _ in range(12):
-        everybody(server, late={2: 1, 3: 40})
+    everybody(server, late={2: 1, 3: 40}, times=12)
     server.tick(server.now_ns + CONFIG.heartbeat_interval_ns)
     server.take()
     server.tick(server.now_ns + 7 * MS)
@@ -207,8 +196,7 @@ def test_being_late_already_buys_no_more_patience() -> None:
 
 def test_who_has_never_answered_is_asked_last() -> None:
     server = leading([1, 2, 3])
-    for _ in range(4):
-        everybody(server, late={2: 9, 3: 9})
+    everybody(server, late={2: 9, 3: 9}, times=4)
     server.change(MembershipChange(add_voters=members(4, 5)))
     server.take()
     server.read(7)
@@ -247,8 +235,7 @@ def test_in_a_joint_configuration_both_majorities_are_asked() -> None:
     server = leading([1, 2, 3])
     server.change(MembershipChange(add_voters=members(4, 5), remove=frozenset([2, 3])))
     assert server.node.configuration.is_joint
-    for _ in range(4):
-        everybody(server, late={2: 1, 5: 2, 3: 3, 4: 4})
+    everybody(server, late={2: 1, 5: 2, 3: 3, 4: 4}, times=4)
     server.read(7)
     assert asked(server) == {2, 5}
     answer(server, 2)
@@ -277,3 +264,22 @@ def test_a_heartbeat_that_is_lost_counts_until_a_later_one_is_answered() -> None
     assert progress.promptness(320) == (False, 220), "a late copy of an older answer ends nothing"
     progress.heartbeat_answered(3, 321, 1000)
     assert progress.promptness(500) == (False, 4 + (221 - 4) // 4)
+
+
+def test_an_echo_is_told_once_and_only_of_the_heartbeat_that_was_timed() -> None:
+    progress = Progress(1, 0)
+    assert progress.take_echo_ns() is None
+    progress.heartbeat_sent(7, 0)
+    progress.heartbeat_sent(8, 1)  # one is timed already
+    progress.heartbeat_answered(6, 2, 1000)
+    assert progress.take_echo_ns() is None
+    progress.heartbeat_answered(7, 3, 1000)
+    assert (progress.take_echo_ns(), progress.take_echo_ns()) == (3, None)
+    progress.heartbeat_answered(7, 4, 1000)
+    assert progress.take_echo_ns() is None, "a duplicate"
+    progress.heartbeat_sent(9, 10)
+    progress.heartbeat_answered(40, 5000, 1000)
+    assert progress.take_echo_ns() is None, "the one that was timed is lost"
+    progress.heartbeat_sent(41, 6000)
+    progress.heartbeat_answered(41, 9000, 1000)
+    assert progress.take_echo_ns() == 3000, "as long as it took, whatever it counts for"

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from server_harness import cluster, configs, eventually, get, kv_stub, put, read_request, run, write_request
 
-from lattice_core.histogram import Histogram, HistogramReading
-from lattice_core.raft.messages import Heartbeat, HeartbeatResponse
 from lattice_core.rpc.pb import kv_pb2
 from lattice_core.server.exporter import Exporter
 from lattice_core.server.families import FAMILIES
 from lattice_core.server.node import Node
-from lattice_core.server.round_trips import LOST_SECONDS, RoundTrips
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -220,34 +216,3 @@ def test_an_fsync_that_hangs_is_seen_while_it_hangs(tmp_path: Path) -> None:
             assert 7.0 <= read(node, "lattice_fsync_stalled_seconds") < 60.0
 
     run(scenario())
-
-
-def test_a_round_trip_is_one_heartbeat_and_its_own_echo() -> None:
-    seconds: defaultdict[int, Histogram] = defaultdict(Histogram)
-    trips = RoundTrips(seconds)
-
-    def noted() -> list[int]:
-        return [seconds[peer].read().count for peer in (2, 3)]
-
-    trips.sent([Heartbeat(1, 2, 5, 0, 7), Heartbeat(1, 3, 5, 0, 7)], 0)
-    trips.sent([Heartbeat(1, 2, 5, 0, 8)], 1_000_000)  # one is timed already
-    trips.received(2, [HeartbeatResponse(2, 1, 5, 6)], 2_000_000)  # of an earlier round
-    assert noted() == [0, 0]
-    trips.received(2, [HeartbeatResponse(2, 1, 5, 7)], 3_000_000)
-    assert noted() == [1, 0]
-    reading: HistogramReading = seconds[2].read()
-    assert reading.total_seconds == pytest.approx(0.003)
-    trips.received(2, [HeartbeatResponse(2, 1, 5, 7)], 4_000_000)  # a duplicate
-    assert noted() == [1, 0]
-    # Peer 3 never answered: after a while the next heartbeat is timed, and the old answer means nothing.
-    late = int((LOST_SECONDS + 1) * 1e9)
-    trips.sent([Heartbeat(1, 3, 5, 0, 40)], late)
-    trips.received(3, [HeartbeatResponse(3, 1, 5, 7)], late + 1)
-    assert noted() == [1, 0]
-    trips.received(3, [HeartbeatResponse(3, 1, 5, 40)], late + 2)
-    assert noted() == [1, 1]
-    # A new term does not wait for the answers of the last.
-    trips.sent([Heartbeat(1, 2, 5, 0, 50)], late)
-    trips.sent([Heartbeat(1, 2, 6, 0, 1)], late + 1)
-    trips.received(2, [HeartbeatResponse(2, 1, 6, 1)], late + 2)
-    assert noted() == [2, 1]

@@ -13,9 +13,9 @@ carry the old flight's number, must not start others: each would send a whole wi
 rejections of those again (found by the simulator: reordering links, one entry a message, and a thousand
 appends for each entry).
 
-*Echoes* are timed: how long a follower takes to answer a heartbeat says whom to ask when a quorum is enough. One is timed
-at a time, from when it is made to when its answer is stepped, so whatever keeps it waiting in either process counts, as
-it does for everything else that is sent.
+*Echoes* are timed: how long a follower takes to answer a heartbeat says whom to ask when a quorum is enough. One is
+timed at a time, from when it is made to when its answer is stepped, so whatever keeps it waiting in either process
+counts, as it does for everything else that is sent.
 
 Invariants: match_index never decreases while this object lives (SAFETY 14); match_index < next_index;
 in PROBE and SNAPSHOT the window is empty.
